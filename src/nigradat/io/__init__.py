@@ -1,0 +1,1 @@
+"""Bytes in, volumes, pairs and cohorts out, and back."""

@@ -1,0 +1,162 @@
+"""NIfTI volumes in and out. A volume without a usable orientation is refused: a side is never guessed."""
+
+from __future__ import annotations
+
+import gzip
+import io
+import os
+import zlib
+from itertools import product
+from pathlib import Path
+from typing import Any, Final, Literal
+
+import nibabel as nib
+import numpy as np
+import numpy.typing as npt
+
+from nigradat.anatomy import Array, axis_codes, check_affine
+from nigradat.errors import ConfigError, ImageError, OrientationError
+from nigradat.io.files import new_file
+
+AffineChoice = Literal["auto", "sform", "qform"]
+AFFINE_CHOICES: Final = ("auto", "sform", "qform")
+MAX_FORM_DISTANCE_MM: Final = 0.5
+_MAX_DEFLATE_RATIO: Final = 1032  # the most that one byte of gzip can become
+_GZIP_MAGIC: Final = b"\x1f\x8b"
+
+
+def read_volume(
+    path: str | os.PathLike[str], affine: AffineChoice = "auto"
+) -> tuple[npt.NDArray[np.float32], Array]:
+    """Read a three-dimensional NIfTI volume with the header's intensity scaling applied.
+
+    Args:
+        path: ``.nii`` or ``.nii.gz`` (NIfTI-1 or -2); trailing axes of length 1 are dropped.
+        affine: which of the header's two orientations to take. With ``auto`` either one alone, or both if they agree
+            within 0.5 mm at every corner of the volume and have the same axis codes.
+
+    Returns:
+        The voxels, float32, in storage order, and the affine ``(4, 4)`` from voxel index to RAS+ mm.
+
+    Raises:
+        ImageError: no file, no image, truncated or damaged, or not three-dimensional.
+        OrientationError: no orientation, an unusable one, or two that contradict each other.
+    """
+    if affine not in AFFINE_CHOICES:
+        raise ConfigError(f"affine {affine!r}", f"one of {', '.join(AFFINE_CHOICES)}")
+    source = Path(path)
+    image = _parse(source, _read_bytes(source))
+    shape = image.shape
+    while len(shape) > 3 and shape[-1] == 1:
+        shape = shape[:-1]
+    if len(shape) != 3 or 0 in shape:
+        raise ImageError(f"{source}: an image of shape {image.shape}", "a 3D volume")
+    if image.get_data_dtype().kind not in "iuf":
+        raise ImageError(f"{source}: voxels of type {image.get_data_dtype()}", "real numbers")
+    try:
+        voxels = np.asarray(image.get_fdata(dtype=np.float32, caching="unchanged")).reshape(shape)
+    except (OSError, ValueError, MemoryError) as error:
+        raise ImageError(
+            f"{source}: truncated, its voxels are not all there ({error})", f"{shape} voxels", "Copy or export it again"
+        ) from error
+    return voxels, _choose_affine(source, image, shape, affine)
+
+
+def write_volume(path: str | os.PathLike[str], array: npt.NDArray[np.generic], affine: npt.ArrayLike) -> None:
+    """Write a NIfTI-1 volume whose sform and qform both carry ``affine``; equal input gives equal bytes.
+
+    Raises:
+        ImageError: the name ends neither in ``.nii`` nor in ``.nii.gz``.
+        OrientationError: an unusable affine.
+        OutputError: the disk does not take it.
+    """
+    target = Path(path)
+    if not target.name.endswith((".nii", ".nii.gz")):
+        raise ImageError(f"the file name {target.name}", "one that ends in .nii or .nii.gz")
+    a = check_affine(affine)
+    make_image: Any = nib.Nifti1Image
+    image = make_image(np.asarray(array), a)
+    image.set_sform(a, code=1)
+    image.set_qform(a, code=1)
+    image.header.set_xyzt_units("mm")
+    content = image.to_bytes()
+    with new_file(target) as hidden:
+        hidden.write_bytes(gzip.compress(content, 6, mtime=0) if target.suffix == ".gz" else content)
+
+
+def _read_bytes(path: Path) -> bytes:
+    """The whole file, uncompressed. Read to the end, so that gzip's own checksum is verified."""
+    if not path.name.endswith((".nii", ".nii.gz")):
+        raise ImageError(f"{path}: not a NIfTI file name", ".nii or .nii.gz", "Convert it, for example with dcm2niix")
+    try:
+        raw = path.read_bytes()
+    except OSError as error:
+        raise ImageError(f"{path}: cannot be read ({error.strerror})", "a NIfTI file") from error
+    if not raw.startswith(_GZIP_MAGIC):
+        return raw
+    try:
+        return gzip.decompress(raw)
+    except (EOFError, zlib.error, gzip.BadGzipFile) as error:
+        raise ImageError(
+            f"{path}: truncated or damaged, it cannot be decompressed ({error})", "", "Copy or export it again"
+        ) from error
+
+
+def _parse(path: Path, content: bytes) -> Any:
+    kind = nib.Nifti2Image if content[:4] in (b"\x1c\x02\0\0", b"\0\0\x02\x1c") else nib.Nifti1Image
+    try:
+        return kind.from_stream(io.BytesIO(content))
+    except Exception as error:  # nibabel's header checks raise many kinds, all with the same meaning here
+        raise ImageError(f"{path}: not a NIfTI image ({error})", "one", "Convert or export it again") from error
+
+
+def _choose_affine(path: Path, image: Any, shape: tuple[int, ...], choice: AffineChoice) -> Array:
+    forms, reasons = {}, {}
+    for name in ("sform", "qform"):
+        try:
+            matrix, code = getattr(image.header, f"get_{name}")(coded=True)
+            if code == 0:
+                reasons[name] = "not set (code 0)"
+                continue
+            axis_codes(matrix)
+            forms[name] = check_affine(matrix)
+        except OrientationError as error:
+            reasons[name] = error.found
+        except ValueError as error:  # a quaternion that is none
+            reasons[name] = f"unusable ({error})"
+    if choice != "auto":
+        if choice not in forms:
+            raise OrientationError(f"{path}: its {choice} is {reasons[choice]}", f"a usable {choice}")
+        return forms[choice]
+    if not forms:
+        raise OrientationError(
+            f"{path}: no usable orientation: sform {reasons['sform']}, qform {reasons['qform']}",
+            "an orientation in the header",
+            "Convert the image again from its DICOM source; a side is never guessed",
+        )
+    if len(forms) == 1:
+        ((name, matrix),) = forms.items()
+        ((other, reason),) = reasons.items()
+        if not reason.startswith("not set"):
+            raise OrientationError(
+                f"{path}: its {other} is {reason}, its {name} is usable",
+                "two orientations that agree, or one",
+                f"If the {name} is right, say --affine {name}",
+            )
+        return matrix
+    _refuse_conflict(path, forms["sform"], forms["qform"], shape)
+    return forms["sform"]
+
+
+def _refuse_conflict(path: Path, sform: Array, qform: Array, shape: tuple[int, ...]) -> None:
+    # the difference of two affine maps is largest at a corner
+    corners = np.array(list(product(*((0, n - 1) for n in shape))))
+    distance = np.linalg.norm(corners @ (sform - qform)[:3, :3].T + (sform - qform)[:3, 3], axis=1).max()
+    codes = ["".join(axis_codes(form)) for form in (sform, qform)]
+    if distance > MAX_FORM_DISTANCE_MM or codes[0] != codes[1]:
+        raise OrientationError(
+            f"{path}: sform and qform contradict each other by up to {distance:.1f} mm "
+            f"(axis codes {codes[0]} and {codes[1]})",
+            f"at most {MAX_FORM_DISTANCE_MM:g} mm and the same axis codes",
+            "Find out which is right and say --affine sform or --affine qform",
+        )

@@ -1,0 +1,1 @@
+"""Networks, their names, weights and the importer of published ones."""

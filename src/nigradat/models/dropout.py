@@ -1,0 +1,78 @@
+"""Dropout whose masks come from an explicit generator: reproducible in training, and sampled on purpose afterwards."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+import torch
+from torch import Tensor, nn
+
+
+class SeededDropout(nn.Module):
+    """Dropout as a module, never a function, so that it can be found, counted and sampled.
+
+    Three states: ``eval()`` passes the input through; ``train()`` drops each element independently, from the generator
+    that :func:`seed_dropout` gave; inside :func:`one_network_draw` one mask without batch axis is drawn at the first
+    call and kept, so that every patient and both sides meet the SAME thinned network.
+
+    Args:
+        p: probability that an element is dropped, in [0, 1).
+    """
+
+    def __init__(self, p: float) -> None:
+        super().__init__()
+        if not 0.0 <= p < 1.0:
+            raise ValueError(f"dropout rate {p}, expected 0 <= p < 1")
+        self.p = p
+        self.generator: torch.Generator | None = None
+        self.mask: Tensor | None = None
+        self.sampling = False
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Apply the mask of the present state; kept elements are divided by ``1 - p``."""
+        if self.p == 0.0 or not (self.sampling or self.training):
+            return x
+        if self.sampling:
+            if self.mask is None:
+                self.mask = self._draw(x.shape[1:], x)
+            return x * self.mask
+        return x * self._draw(x.shape, x)
+
+    def _draw(self, shape: torch.Size, like: Tensor) -> Tensor:
+        if self.generator is None:
+            raise RuntimeError("dropout is stochastic here but has no generator: call seed_dropout(model, seed) first")
+        # drawn on the generator's device (the CPU when sampling), so that every device sees the same masks
+        keep = torch.rand(shape, generator=self.generator, device=self.generator.device) >= self.p
+        return keep.to(like.device, like.dtype) / (1.0 - self.p)
+
+    def extra_repr(self) -> str:
+        """Shown by ``print(model)``."""
+        return f"p={self.p}"
+
+
+def dropout_modules(model: nn.Module) -> list[SeededDropout]:
+    """The modules of a model that really drop something (``p > 0``), in order of definition."""
+    return [m for m in model.modules() if isinstance(m, SeededDropout) and m.p > 0]
+
+
+def seed_dropout(model: nn.Module, seed: int, device: torch.device | str = "cpu") -> None:
+    """Give every dropout module of ``model`` one generator, seeded now."""
+    generator = torch.Generator(device=device).manual_seed(seed)
+    for module in dropout_modules(model):
+        module.generator = generator
+
+
+@contextmanager
+def one_network_draw(model: nn.Module, seed: int) -> Iterator[None]:
+    """Inside, ``model`` is one fixed thinned network drawn from ``seed``; afterwards it is as before, errors included."""
+    modules = dropout_modules(model)
+    before = [(m.generator, m.sampling, m.mask) for m in modules]
+    generator = torch.Generator().manual_seed(seed)
+    try:
+        for m in modules:
+            m.generator, m.sampling, m.mask = generator, True, None
+        yield
+    finally:
+        for m, (old, sampling, mask) in zip(modules, before, strict=True):
+            m.generator, m.sampling, m.mask = old, sampling, mask

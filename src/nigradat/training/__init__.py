@@ -1,0 +1,1 @@
+"""From a cohort to a trained model: splits, batches, loss, fit."""

@@ -1,0 +1,58 @@
+"""Batches of pairs straight from the packed cohort's memory map: what is not in the batch is not in memory."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from nigradat.anatomy import to_canonical
+from nigradat.io.pack import PackedCohort
+
+
+def mix(*numbers: int) -> int:
+    """One 63-bit seed from several numbers; far apart even for neighbouring inputs."""
+    return int(np.random.SeedSequence(list(numbers)).generate_state(1, np.uint64)[0] >> 1)
+
+
+def canonical_tensor(patches: np.ndarray) -> Tensor:
+    """Native patches ``(n, 2, 50, 50, 20)`` to ``(n, 2, 1, 50, 50, 20)`` float32 in canonical view; a copy."""
+    return torch.from_numpy(to_canonical(np.asarray(patches, dtype=np.float32))).unsqueeze(2)
+
+
+@dataclass(frozen=True, eq=False)
+class PairBatches:
+    """An iterable of ``(patches, sbr, number of the batch)`` over some rows of a cohort.
+
+    Attributes:
+        cohort: packed.
+        rows: which visits.
+        batch_size: pairs a batch; the last one may be smaller.
+        order_seed: shuffles; None keeps the order.
+        share: ``(i, n)`` takes every n-th pair of each batch from the i-th on (data-parallel training).
+    """
+
+    cohort: PackedCohort
+    rows: np.ndarray
+    batch_size: int
+    order_seed: int | None = None
+    share: tuple[int, int] = (0, 1)
+
+    def __len__(self) -> int:
+        return -(-len(self.rows) // self.batch_size)
+
+    def __iter__(self) -> Iterator[tuple[Tensor, Tensor, int]]:
+        rows = self.rows
+        if self.order_seed is not None:
+            rows = np.random.default_rng(self.order_seed).permutation(rows)
+        sbr = self.cohort.sbr
+        first, step = self.share
+        for number in range(len(self)):
+            batch = rows[number * self.batch_size : (number + 1) * self.batch_size]
+            taken = batch[first::step]
+            if len(taken) == 0:  # a short last batch: every process must take part in the step
+                taken = batch[:1]
+            yield canonical_tensor(np.stack([self.cohort.read(i) for i in taken])), torch.from_numpy(sbr[taken]).float(), number

@@ -1,0 +1,291 @@
+"""``train``: a packed cohort to a model folder that explains itself."""
+
+from __future__ import annotations
+
+import csv
+import hashlib
+import io
+import json
+import logging
+import os
+import platform
+import time
+import warnings
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+
+from nigradat import __version__
+from nigradat.errors import CohortError, ConfigError, MissingExtraError, NigradatError, OutputError
+from nigradat.io.files import sha256_of, write_json, write_text
+from nigradat.io.pack import PackedCohort, load_cohort, verify
+from nigradat.models.registry import get_method
+from nigradat.models.symmetric import PairRegressor, build
+from nigradat.models.weights import CARD_NAME, load_model, save_model
+from nigradat.training.config import Hardware, TrainConfig
+from nigradat.training.split import Split, make_split
+
+CONFIG_NAME, SPLIT_NAME, LOG_NAME, RESUME_NAME = "config.json", "split.json", "log.csv", "resume.ckpt"
+
+Report = Callable[[list[dict[str, float]], int, int], None]
+
+
+def train(
+    cohort: PackedCohort | str | os.PathLike[str],
+    out: str | os.PathLike[str],
+    config: TrainConfig | None = None,
+    *,
+    hardware: Hardware | None = None,
+    split: Split | None = None,
+    init: str | os.PathLike[str] | None = None,
+    report: Report | None = None,
+) -> Path:
+    """Train one model on a packed cohort, or go on with a run that was interrupted.
+
+    Args:
+        cohort: packed cohort or its folder, labelled.
+        out: run folder. A folder with the same configuration and cohort is resumed (or, when finished, left alone).
+        config: recipe; default ``TrainConfig()``.
+        hardware: where to compute.
+        split: who trains and who stops; default the paper's 70/15/15 drawn with ``config.seed``.
+        init: a model folder to start from (fine-tuning); its network must be the configuration's.
+        report: called after each epoch with (history, best epoch, planned epochs).
+
+    Returns:
+        The run folder: ``config.json``, ``split.json``, ``log.csv``, ``model.safetensors``, ``card.json``.
+
+    Raises:
+        OutputError: ``out`` holds another run.
+        CohortError, ConfigError, WeightsError, MissingExtraError: as their names say.
+
+    Example:
+        >>> import nigradat
+        >>> nigradat.simulate("cohort", patients=60, preset="easy", seed=1)                    # doctest: +SKIP
+        >>> nigradat.train("cohort", "run", nigradat.make_config(changes={"epochs": 5}))       # doctest: +SKIP
+    """
+    config, hardware, out = config or TrainConfig(), hardware or Hardware(), Path(out)
+    data = cohort if isinstance(cohort, PackedCohort) else load_cohort(cohort)
+    verify(data)
+    if split is None:
+        split = make_split(data, config.seed)
+    split.check(data)
+    if float(np.max(data.sbr)) > config.sbr_max + 1e-9:
+        raise CohortError(
+            f"the largest SBR of the cohort is {float(np.max(data.sbr)):.2f}",
+            f"at most {config.sbr_max:g}, the scale of the network's output",
+            f"Set sbr_max (--sbr-max {np.ceil(float(np.max(data.sbr))):g}) for labels of another software",
+        )
+    plan = {
+        "config": config.to_json(),
+        "cohort": {"patients": len(set(data.patient_ids)), "sha256": data.sha256},
+        "split_sha256": split.sha256,
+        "init_sha256": None if init is None else sha256_of(Path(init) / CARD_NAME),
+        "nigradat": __version__,
+    }
+    if _claim(out, plan, split):
+        return out
+    state, history, best, seconds = _fit(out, data, split, config, hardware, init, report)
+    if not state or not np.isfinite(history[best]["stop_mse"]):
+        raise NigradatError(
+            f"training diverged in epoch {len(history)} (the error is no number)",
+            "a finite error",
+            "Lower learning_rate, or check the labels",
+        )
+    model = build(config.spec)
+    model.load_state_dict(state)
+    write_text(out / LOG_NAME, _csv(history))
+    save_model(out, model, _card(data, split, config, history, best, seconds, init))
+    (out / RESUME_NAME).unlink(missing_ok=True)
+    return out
+
+
+def _claim(out: Path, plan: dict[str, Any], split: Split) -> bool:
+    """Make or recognise the run folder; True where the run is finished already."""
+    path = out / CONFIG_NAME
+    if path.is_file():
+        try:
+            there = json.loads(path.read_text(encoding="utf-8"))
+        except ValueError:
+            there = None
+        if there != json.loads(json.dumps(plan)):
+            odd = _difference(there, plan) if isinstance(there, dict) else "an unreadable plan"
+            raise OutputError(
+                f"{out} holds another run ({odd})", "the same configuration and cohort", "Choose another output folder"
+            )
+        return (out / CARD_NAME).is_file()
+    if out.exists() and (not out.is_dir() or any(out.iterdir())):
+        raise OutputError(f"{out} exists and is no run folder", "a new or empty folder", "Choose another name")
+    try:
+        out.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise OutputError(f"{out} cannot be made ({error.strerror})", "a place that can be written to") from error
+    split.save(out / SPLIT_NAME)
+    write_json(path, plan)
+    return False
+
+
+def _difference(there: dict[str, Any], plan: dict[str, Any]) -> str:
+    old, new = (_flat(json.loads(json.dumps(x))) for x in (there, plan))
+    odd = [f"{k}: {old.get(k)!r} there, {new.get(k)!r} here" for k in sorted(old | new) if old.get(k) != new.get(k)]
+    return "; ".join(odd[:3]) + (f"; {len(odd) - 3} more" if len(odd) > 3 else "")
+
+
+def _flat(value: Any, name: str = "") -> dict[str, Any]:
+    if not isinstance(value, dict):
+        return {name: value}
+    return {k2: v2 for k, v in value.items() for k2, v2 in _flat(v, f"{name}.{k}".lstrip(".")).items()}
+
+
+def _fit(
+    out: Path,
+    data: PackedCohort,
+    split: Split,
+    config: TrainConfig,
+    hardware: Hardware,
+    init: str | os.PathLike[str] | None,
+    report: Report | None,
+) -> tuple[dict[str, torch.Tensor], list[dict[str, float]], int, float]:
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            import pytorch_lightning as pl
+
+            from nigradat.training.module import BestAndLast, FitModule
+    except ModuleNotFoundError as error:
+        raise MissingExtraError(error.name or "pytorch-lightning", "train") from error
+    for name in ("pytorch_lightning", "lightning.pytorch", "pytorch_lightning.utilities.rank_zero"):
+        logging.getLogger(name).setLevel(logging.ERROR)
+
+    model = build(config.spec, config.seed)
+    if init is not None:
+        _start_from(model, init)
+    if hardware.threads:
+        torch.set_num_threads(hardware.threads)
+    resume = out / RESUME_NAME
+    keeper = BestAndLast(resume, config.patience, _Reporter(out, report, config.epochs))
+    logger: Any = False
+    if hardware.tensorboard:
+        try:
+            from pytorch_lightning.loggers import TensorBoardLogger
+
+            logger = TensorBoardLogger(str(out), name="tensorboard", version="")
+        except ModuleNotFoundError as error:
+            raise MissingExtraError("tensorboard", "tb") from error
+    start = time.perf_counter()
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # Lightning's advice on workers and logging steps does not fit these batches
+        try:
+            trainer = pl.Trainer(
+                accelerator=hardware.accelerator,
+                devices=hardware.devices,
+                strategy="ddp_spawn" if hardware.devices > 1 else "auto",
+                max_epochs=config.epochs,
+                callbacks=[keeper],
+                logger=logger,
+                default_root_dir=str(out),
+                enable_checkpointing=False,
+                enable_progress_bar=False,
+                enable_model_summary=False,
+                num_sanity_val_steps=0,
+                gradient_clip_val=1.0,
+                use_distributed_sampler=False,
+                reload_dataloaders_every_n_epochs=1,
+            )
+        except (ValueError, pl.utilities.exceptions.MisconfigurationException) as error:
+            raise ConfigError(
+                f"accelerator '{hardware.accelerator}' with {hardware.devices} device(s): {error}",
+                "auto, cpu or gpu, and as many devices as there are",
+            ) from error
+        trainer.fit(
+            FitModule(model, config, data, split), ckpt_path=str(resume) if resume.is_file() else None, weights_only=True
+        )
+    if trainer.interrupted:
+        raise KeyboardInterrupt
+    # read back from the file: with DDP the first process is not this one
+    kept = torch.load(resume, map_location="cpu", weights_only=True)["callbacks"]
+    mine = next(v for k, v in kept.items() if k.startswith("BestAndLast"))
+    return mine["best_state"], mine["history"], mine["best_epoch"], time.perf_counter() - start
+
+
+class _Reporter:
+    """Log file after each epoch, then the caller's own report."""
+
+    def __init__(self, out: Path, report: Report | None, epochs: int) -> None:
+        self.out, self.report, self.epochs = out, report, epochs
+
+    def __call__(self, history: list[dict[str, float]], best: int) -> None:
+        write_text(self.out / LOG_NAME, _csv(history))
+        if self.report is not None:
+            self.report(history, best, self.epochs)
+
+
+def _start_from(model: PairRegressor, init: str | os.PathLike[str]) -> None:
+    other = load_model(init)
+    if replace(other.spec, head_dropout=0, block_dropout=0, init="he") != replace(
+        model.spec, head_dropout=0, block_dropout=0, init="he"
+    ):
+        raise ConfigError(
+            f"{init} holds a network of {other.spec.to_json()}",
+            f"the network of this configuration, {model.spec.to_json()}",
+            "Give --model, --widths and --sbr-max of that model (centred inputs, too)",
+        )
+    model.load_state_dict(other.model.state_dict())
+
+
+def _csv(history: list[dict[str, float]]) -> str:
+    text = io.StringIO()
+    writer = csv.DictWriter(text, list(history[0]), lineterminator="\n")
+    writer.writeheader()
+    writer.writerows({k: int(v) if k == "epoch" else f"{v:.6g}" for k, v in row.items()} for row in history)
+    return text.getvalue()
+
+
+def fingerprints(cohort: PackedCohort, rows: np.ndarray) -> list[str]:
+    """A short hash of each visit's patches: the same images are known again under another name."""
+    return [hashlib.sha256(np.ascontiguousarray(cohort.patches[i]).tobytes()).hexdigest()[:16] for i in rows]
+
+
+def _card(
+    data: PackedCohort,
+    split: Split,
+    config: TrainConfig,
+    history: list[dict[str, float]],
+    best: int,
+    seconds: float,
+    init: str | os.PathLike[str] | None,
+) -> dict[str, Any]:
+    method = get_method(config.model)
+    used = np.concatenate([split.rows(data, "train"), split.rows(data, "stop")])
+    return {
+        "name": config.model,
+        "title": method.title,
+        "source": method.source,
+        "training": {
+            "kind": data.provenance.get("kind", "patients"),
+            "provenance": data.provenance,
+            "cohort_sha256": data.sha256,
+            "patients": {part: len(getattr(split, part)) for part in ("train", "stop", "calibration", "test")},
+            "split_sha256": split.sha256,
+            "seen_patients": sorted({*split.train, *split.stop}),
+            "seen_fingerprints": sorted(fingerprints(data, used)),
+            "started_from": None if init is None else str(Path(init).name),
+            "epochs": len(history),
+            "best_epoch": best,
+            "seconds": round(seconds, 1),
+            "hardware": {
+                "machine": platform.machine(),
+                "cores": os.cpu_count(),
+                "threads": torch.get_num_threads(),
+                "gpu": torch.cuda.get_device_name() if torch.cuda.is_available() else None,
+            },
+        },
+        "config": config.to_json(),
+        "sbr_scale": data.sbr_scale,
+        "metrics": {"on": "the stopping patients (selected on them, so optimistic)", **history[best]},
+        "reconstruction": "lambda, the place and rate of dropout, and the recipe are ours; the paper's are not known",
+        "licence": "weights follow the licence of the training data",
+    }

@@ -1,0 +1,144 @@
+"""The Lightning side of a fit. Every random number is a function of (seed, epoch, step), so that a run that was killed
+and resumed takes the same way as one that was not."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytorch_lightning as pl
+import torch
+from torch import Tensor
+
+from nigradat.io.files import new_file
+from nigradat.io.pack import PackedCohort
+from nigradat.models.dropout import seed_dropout
+from nigradat.models.symmetric import PairRegressor
+from nigradat.training.augment import Augmentation, apply_augmentation, draw_augmentation
+from nigradat.training.config import TrainConfig
+from nigradat.training.data import PairBatches, mix
+from nigradat.training.loss import symmetric_loss
+from nigradat.training.split import Split
+
+ORDER, AUGMENT, DROPOUT = 1, 2, 3  # streams of random numbers
+
+
+class FitModule(pl.LightningModule):
+    """One model, its loss, its optimiser and its batches."""
+
+    def __init__(self, model: PairRegressor, config: TrainConfig, cohort: PackedCohort, split: Split) -> None:
+        super().__init__()
+        self.model, self.config, self.cohort, self.split = model, config, cohort, split
+        self.recipe = Augmentation(**config.to_json()["augmentation"])
+        self._losses: list[Tensor] = []
+        self._predicted: list[Tensor] = []
+        self._target: list[Tensor] = []
+        self.epoch_values: dict[str, float] = {}
+
+    def train_dataloader(self) -> PairBatches:
+        """Shuffled by (seed, epoch); Lightning asks again for each epoch."""
+        return PairBatches(
+            self.cohort,
+            self.split.rows(self.cohort, "train"),
+            self.config.batch_size,
+            mix(self.config.seed, ORDER, self.current_epoch),
+            (self.global_rank, self.trainer.world_size),
+        )
+
+    def val_dataloader(self) -> PairBatches:
+        """The stopping patients, whole in every process, so that all stop together."""
+        return PairBatches(self.cohort, self.split.rows(self.cohort, "stop"), self.config.batch_size)
+
+    def training_step(self, batch: tuple[Tensor, Tensor, int], _: int) -> Tensor:
+        """Augment, predict, compare."""
+        x, sbr, number = batch
+        c, place = self.config, (self.current_epoch, int(number), self.global_rank)
+        x, sbr = apply_augmentation(x, sbr, draw_augmentation(self.recipe, len(x), mix(c.seed, AUGMENT, *place)))
+        seed_dropout(self.model, mix(c.seed, DROPOUT, *place), x.device)
+        loss = symmetric_loss(self.model(x), sbr / c.sbr_max, c.resolved_symmetry_weight, c.symmetry_eps)
+        self._losses.append(loss.detach())
+        return loss
+
+    def validation_step(self, batch: tuple[Tensor, Tensor, int], _: int) -> None:
+        """Predictions of the stopping patients, without dropout."""
+        self._predicted.append(self.model(batch[0]) * self.config.sbr_max)
+        self._target.append(batch[1])
+
+    def on_validation_epoch_end(self) -> None:
+        """Errors over all stopping cases at once (never a mean of batch values)."""
+        predicted = torch.cat(self._predicted).double().cpu().numpy()
+        target = torch.cat(self._target).double().cpu().numpy()
+        answered = ~np.isnan(predicted)
+        p, t = predicted[answered], target[answered]
+        self.epoch_values = {
+            "train_loss": float(torch.stack(self._losses).mean()) if self._losses else float("nan"),
+            "stop_mse": float(np.mean((p - t) ** 2)),
+            "stop_mae": float(np.mean(np.abs(p - t))),
+            "stop_r": float(np.corrcoef(p, t)[0, 1]) if p.std() > 0 else float("nan"),
+        }
+        for store in (self._losses, self._predicted, self._target):
+            store.clear()
+
+    def configure_optimizers(self) -> Any:
+        """Adam or AdamW, constant or one-cycle."""
+        c = self.config
+        kind = torch.optim.AdamW if c.optimiser == "adamw" else torch.optim.Adam
+        parameters = [p for p in self.model.parameters() if p.requires_grad]
+        optimiser = kind(parameters, lr=c.learning_rate, weight_decay=c.weight_decay)
+        if c.schedule == "constant":
+            return optimiser
+        steps = -(-len(self.split.rows(self.cohort, "train")) // c.batch_size) * c.epochs
+        schedule = torch.optim.lr_scheduler.OneCycleLR(optimiser, c.learning_rate, total_steps=steps, pct_start=0.3)
+        return {"optimizer": optimiser, "lr_scheduler": {"scheduler": schedule, "interval": "step"}}
+
+
+class BestAndLast(pl.Callback):
+    """After each epoch: remember the best weights, stop when patience ends, and leave ONE file from which the run goes on.
+
+    The file is written beside itself and renamed; a run killed at any moment finds the last whole epoch.
+    """
+
+    def __init__(self, path: Path, patience: int, report: Any) -> None:
+        self.path, self.patience, self.report = path, patience, report
+        self.history: list[dict[str, float]] = []
+        self.best_epoch = -1
+        self.best_state: dict[str, Tensor] = {}
+
+    def on_train_epoch_end(self, trainer: pl.Trainer, module: FitModule) -> None:  # type: ignore[override]
+        """The validation of this epoch is over by now."""
+        values = {"epoch": float(trainer.current_epoch), **module.epoch_values}
+        values["learning_rate"] = float(trainer.optimizers[0].param_groups[0]["lr"])
+        self.history.append(values)
+        if self.best_epoch < 0 or values["stop_mse"] < self.history[self.best_epoch]["stop_mse"]:
+            self.best_epoch = len(self.history) - 1
+            self.best_state = {k: v.detach().cpu().clone() for k, v in module.model.state_dict().items()}
+        if not np.isfinite(values["stop_mse"]) or not np.isfinite(values["train_loss"]):
+            trainer.should_stop = True
+        if len(self.history) - 1 - self.best_epoch >= self.patience:
+            trainer.should_stop = True
+        if trainer.logger is not None:
+            trainer.logger.log_metrics(values, step=trainer.current_epoch)
+        with new_file(self.path) if trainer.is_global_zero else _nowhere() as hidden:
+            trainer.save_checkpoint(hidden)  # every process takes part
+        if trainer.is_global_zero:
+            self.report(self.history, self.best_epoch)
+
+    def state_dict(self) -> dict[str, Any]:
+        """Travels in the resume file."""
+        return {"history": self.history, "best_epoch": self.best_epoch, "best_state": self.best_state}
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        """Back from the resume file."""
+        self.history, self.best_epoch, self.best_state = state["history"], state["best_epoch"], state["best_state"]
+
+
+class _nowhere:
+    """The place where processes other than the first 'write' their share of a resume file."""
+
+    def __enter__(self) -> str:
+        return os.devnull
+
+    def __exit__(self, *_: object) -> None:
+        return None

@@ -1,0 +1,1 @@
+"""Spread of a prediction, and the step that turns it into an interval with a promise."""

@@ -1,0 +1,126 @@
+"""A pair in, both sides' SBR out, with an interval where one was calibrated and none where it was not."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import numpy as np
+
+from nigradat.anatomy import Side
+from nigradat.models.dropout import dropout_modules
+from nigradat.models.weights import LoadedModel
+from nigradat.pair import Flag, NigralPair, PatientPrediction, SidePrediction
+from nigradat.uncertainty.calibration import Calibration, Rule, load_calibration
+from nigradat.uncertainty.mc_dropout import CHUNK, mc_samples, predict_sbr
+from nigradat.uncertainty.symmetric_mc import DEFAULT_MODE, symmetric_spread
+
+
+def predict_pairs(
+    loaded: LoadedModel,
+    pairs: Sequence[NigralPair],
+    *,
+    level: float = 0.95,
+    rule: Rule = "conformal",
+    samples: int = 100,
+    seed: int = 0,
+    chunk: int = CHUNK,
+) -> list[PatientPrediction]:
+    """Predict a batch of pairs.
+
+    The point prediction is the network's own, without dropout. The interval is centred on the Monte-Carlo mean.
+
+    Args:
+        loaded: model folder as loaded.
+        pairs: not changed.
+        level, rule: of the interval; see :mod:`nigradat.uncertainty.calibration`.
+        samples, seed: Monte-Carlo draws for the spread of a model that has dropout but no calibration; a calibrated
+            model uses those it was calibrated with.
+        chunk: pairs at once.
+
+    Raises:
+        CalibrationError: the level cannot be promised with the patients that calibrated the model.
+    """
+    if not pairs:
+        return []
+    patches = np.stack([pair.patches for pair in pairs])
+    sbr = predict_sbr(loaded.model, patches, chunk)
+    sd = low = high = np.full_like(sbr, np.nan)
+    calibration = load_calibration(loaded)
+    has_dropout = bool(dropout_modules(loaded.model))
+    if calibration is not None and has_dropout:
+        k = calibration.multiplier(level, rule)
+        draws = mc_samples(loaded.model, patches, samples=calibration.samples, seed=calibration.seed, chunk=chunk)
+        spread = calibration.spread(draws, loaded.spec.sbr_max)
+        sd = spread.spread
+        low, high = spread.interval(k)
+    elif has_dropout:
+        draws = mc_samples(loaded.model, patches, samples=samples, seed=seed, chunk=chunk)
+        both = len(loaded.model.sides) == 2
+        sd = symmetric_spread(draws, DEFAULT_MODE if both else "mc", loaded.spec.sbr_max).spread
+    flags = model_flags(loaded, calibration, has_dropout)
+
+    def side_of(i: int, side: Side) -> SidePrediction | None:
+        j = side.index
+        if np.isnan(sbr[i, j]):
+            return None
+        known = not np.isnan(low[i, j])
+        return SidePrediction(
+            sbr=float(sbr[i, j]),
+            sd=None if np.isnan(sd[i, j]) else float(sd[i, j]),
+            # an SBR below 0 cannot be; the upper end stays as it is
+            interval=(max(0.0, float(low[i, j])), float(high[i, j])) if known else None,
+            level=level if known else None,
+        )
+
+    return [
+        PatientPrediction(
+            pair.participant_id,
+            side_of(i, Side.RIGHT),
+            side_of(i, Side.LEFT),
+            pair.session_id,
+            (*flags, *pair_flags(loaded, pair, sbr[i])),
+        )
+        for i, pair in enumerate(pairs)
+    ]
+
+
+def model_flags(loaded: LoadedModel, calibration: Calibration | None, has_dropout: bool) -> tuple[Flag, ...]:
+    """What must be known about the model before its numbers are read."""
+    flags = []
+    if loaded.is_phantom_trained:
+        flags.append(
+            Flag("phantom-trained", "The model was trained on a digital phantom. Its numbers say nothing about a patient.")
+        )
+    for side in Side:
+        if loaded.model.net(side) is None:
+            flags.append(Flag("no-answer", f"The model does not answer for the {side.value} side.", side))
+    if not has_dropout:
+        flags.append(Flag("no-interval", "The model has no dropout, so it has no spread and no interval."))
+    elif calibration is None:
+        flags.append(
+            Flag("no-interval", "The model is not calibrated: sd is a raw spread, not an interval. Run 'nigradat calibrate'.")
+        )
+    return tuple(flags)
+
+
+def pair_flags(loaded: LoadedModel, pair: NigralPair, sbr: np.ndarray) -> tuple[Flag, ...]:
+    """What must be known about this pair and its result."""
+    flags = []
+    if pair.affine_is_nominal:
+        flags.append(
+            Flag(
+                "nominal-affine",
+                "The input has no affine: that its first patch is the right side is taken on trust.",
+                severity="info",
+            )
+        )
+    top = loaded.card.get("sbr_scale", {}).get("max") or loaded.spec.sbr_max
+    for side in Side:
+        value = sbr[side.index]
+        if np.isfinite(value) and not 0 <= value <= float(top):
+            flags.append(
+                Flag("outside-training-range", f"{side.value}: {value:.2f} lies outside the training labels' range.", side)
+            )
+    return tuple(flags)
+
+
