@@ -102,6 +102,8 @@ def check_affine(affine: npt.ArrayLike) -> Array:
         raise OrientationError(f"an affine of shape {a.shape}", "a 4 x 4 matrix")
     if not np.isfinite(a).all():
         raise OrientationError("an affine with values that are no number", "16 finite values")
+    if not np.allclose(a[3], (0, 0, 0, 1), atol=1e-9):
+        raise OrientationError(f"an affine whose last row is {a[3].tolist()}", "0, 0, 0, 1")
     spacing = np.linalg.norm(a[:3, :3], axis=0)
     if (spacing < 1e-6).any() or abs(np.linalg.det(a[:3, :3] / np.maximum(spacing, 1e-12))) < 1e-3:
         raise OrientationError(

@@ -8,8 +8,17 @@ from typing import Literal
 import numpy as np
 import numpy.typing as npt
 
-from nigradat.anatomy import PATCH_SHAPE, Side, check_affine, check_sides, extract_patch, nominal_affine, patch_centre_mm
-from nigradat.errors import CohortError, ImageError
+from nigradat.anatomy import (
+    PATCH_CODES,
+    PATCH_SHAPE,
+    Side,
+    axis_codes,
+    check_sides,
+    extract_patch,
+    nominal_affine,
+    patch_centre_mm,
+)
+from nigradat.errors import CohortError, ImageError, OrientationError
 
 
 def _frozen(array: npt.NDArray[np.generic]) -> npt.NDArray[np.generic]:
@@ -51,7 +60,7 @@ class NigralPair:
 
     Raises:
         ImageError: a patch that is no measurement (see :func:`check_patch`).
-        OrientationError: an unusable affine.
+        OrientationError: an unusable affine, or one whose axes are not those of the patch grid.
         LateralityError: the right patch does not lie to the right of the left one.
     """
 
@@ -67,7 +76,16 @@ class NigralPair:
             raise ImageError(f"a pair of shape {patches.shape}", f"{(2, *PATCH_SHAPE)}, right first")
         for side in Side:
             check_patch(patches[side.index], f"{side.value} patch of {self.participant_id}")
-        affines = np.stack([check_affine(a) for a in np.asarray(self.affines, dtype=np.float64)])
+        affines = np.asarray(self.affines, dtype=np.float64)
+        if affines.shape != (2, 4, 4):
+            raise OrientationError(f"affines of shape {affines.shape}", "(2, 4, 4), right first")
+        for side in Side:
+            if (codes := axis_codes(affines[side.index])) != PATCH_CODES:
+                raise OrientationError(
+                    f"the {side.value} patch of {self.participant_id} has the axis codes {', '.join(codes)}",
+                    ", ".join(PATCH_CODES),
+                    "Bring it to the patch grid with nigradat.anatomy.patch_from_file_grid",
+                )
         check_sides(*(patch_centre_mm(a) for a in affines))
         object.__setattr__(self, "patches", _frozen(patches))
         object.__setattr__(self, "affines", _frozen(affines))

@@ -30,9 +30,11 @@ _BLOCK_TRAILER_BYTES: Final = 5  # compression type, masked CRC-32C
 _CRC_MASK_DELTA: Final = 0xA282EAD8
 _CRC_POLYNOMIAL: Final = 0x82F63B78  # Castagnoli, reflected
 _CRC_LANE_BYTES: Final = 1024
-# numbers of types.proto
-_DTYPES: Final[dict[int, np.dtype[Any]]] = {
-    1: np.dtype("<f4"), 2: np.dtype("<f8"), 3: np.dtype("<i4"), 9: np.dtype("<i8"),
+_DTYPES: Final[dict[int, np.dtype[Any]]] = {  # the numbers are those of types.proto
+    1: np.dtype("<f4"),
+    2: np.dtype("<f8"),
+    3: np.dtype("<i4"),
+    9: np.dtype("<i8"),
 }
 _VARINT, _FIXED64, _BYTES, _FIXED32 = 0, 1, 2, 5  # wire types of a protocol buffer
 

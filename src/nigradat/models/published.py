@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import os
 import re
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
@@ -18,12 +19,16 @@ import numpy.typing as npt
 
 from nigradat.anatomy import PATCH_SHAPE, Side
 from nigradat.errors import WeightsError
-from nigradat.io.files import sha256_of
+from nigradat.io.files import new_folder, sha256_of
 from nigradat.io.tensorflow_bundle import read_bundle
+from nigradat.models.symmetric import ModelSpec, PairRegressor, Sharing
+from nigradat.models.weights import save_model
 
 CHANNELS: Final = (16, 16, 32, 32, 64, 64, 128, 128)
 LICENCE: Final = "GPL-3.0"
 SOURCE: Final = "https://github.com/awjibon/mri_dat"
+# evaluation state that the authors saved with the weights, in units of SBR / 6.84 (RMSE .950 and .723 SBR)
+PUBLISHED_MSE: Final = {Side.RIGHT: 0.019276, Side.LEFT: 0.011175}
 _POOLINGS: Final = 4
 _POOLED_SHAPE: Final = tuple(n // 2**_POOLINGS for n in PATCH_SHAPE)  # (3, 3, 1)
 _KEY: Final = re.compile(r"layer_with_weights-(\d+)/(kernel|bias)/\.ATTRIBUTES/VARIABLE_VALUE")
@@ -137,3 +142,73 @@ def _head_weight(kernel: npt.NDArray[np.float32]) -> npt.NDArray[np.float32]:
     """Keras flattens with the channel last, torch with the channel first."""
     grid = kernel.reshape(*_POOLED_SHAPE, CHANNELS[-1])
     return np.ascontiguousarray(np.moveaxis(grid, -1, 0).reshape(1, -1))
+
+
+def import_published(
+    folders: Sequence[str | os.PathLike[str]], out: str | os.PathLike[str], side: Side | None = None
+) -> Path:
+    """Published SavedModel folders (one side, or both in any order) to a model folder that ``predict`` takes.
+
+    Args:
+        folders: one or two.
+        out: a new folder.
+        side: of a single folder whose name tells none.
+
+    Returns:
+        The model folder. Its card carries the weights' own licence, GPL-3.0.
+
+    Raises:
+        WeightsError: unreadable folders, or two of the same side.
+        OutputError: ``out`` is in use.
+
+    Example:
+        >>> nigradat.import_published(["net_vgg_left"], "published")                            # doctest: +SKIP
+    """
+    import torch
+
+    nets = [read_saved_model(folder, side if len(folders) == 1 else None) for folder in folders]
+    sides = [net.side for net in nets]
+    if not 1 <= len(nets) <= 2 or len(set(sides)) != len(sides):
+        raise WeightsError(
+            f"{len(nets)} folders for {', '.join(s.value for s in sides)}", "one folder, or one right and one left"
+        )
+    sharing: Sharing = "separate" if len(nets) == 2 else ("right" if sides[0] is Side.RIGHT else "left")
+    model = PairRegressor(ModelSpec(widths=CHANNELS[::2], sharing=sharing, head_dropout=0.0, centred=False, init="glorot"))
+    for net in nets:
+        target = model.net(net.side)
+        assert target is not None
+        target.tower.load_state_dict({k: torch.from_numpy(v.copy()) for k, v in net.tower_state().items()})
+        target.head.load_state_dict(
+            {"weight": torch.from_numpy(net.head_weight.copy()), "bias": torch.from_numpy(net.head_bias.copy())}
+        )
+    with new_folder(out) as hidden:
+        save_model(
+            hidden,
+            model,
+            {
+                "name": "published",
+                "title": f"published VGG-small ({', '.join(s.value for s in sides)})",
+                "source": SOURCE,
+                "licence": f"{LICENCE} (the authors' release; it binds whoever passes these weights on)",
+                "training": {
+                    "kind": "patients",
+                    "provenance": {
+                        "kind": "patients",
+                        "note": "trained by the authors on SMWI of Philips Ingenia 3 T scanners; who trained is not published",
+                        "files_sha256": {net.side.value: net.sha256 for net in nets},
+                    },
+                },
+                "sbr_scale": {
+                    "tracer": ["123I-FP-CIT"],
+                    "spect_device": ["Trionix XLT"],
+                    "spect_software": ["DATquant (Xeleris 3.1)"],
+                    "min": 0.43,
+                    "max": 6.84,
+                },
+                "metrics": {
+                    "on": "stored by the authors with the weights, 55 cases",
+                    **{f"mse_{s.value}": PUBLISHED_MSE[s] for s in sides},
+                },
+            },
+        )
+    return Path(out)

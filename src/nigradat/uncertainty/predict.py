@@ -2,17 +2,23 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Sequence
+from itertools import chain, islice
 
 import numpy as np
 
 from nigradat.anatomy import Side
+from nigradat.io.inputs import read_inputs
+from nigradat.io.nifti import AffineChoice
 from nigradat.models.dropout import dropout_modules
-from nigradat.models.weights import LoadedModel
+from nigradat.models.weights import LoadedModel, load_model
 from nigradat.pair import Flag, NigralPair, PatientPrediction, SidePrediction
 from nigradat.uncertainty.calibration import Calibration, Rule, load_calibration
 from nigradat.uncertainty.mc_dropout import CHUNK, mc_samples, predict_sbr
 from nigradat.uncertainty.symmetric_mc import DEFAULT_MODE, symmetric_spread
+
+Source = NigralPair | str | os.PathLike[str]
 
 
 def predict_pairs(
@@ -124,3 +130,44 @@ def pair_flags(loaded: LoadedModel, pair: NigralPair, sbr: np.ndarray) -> tuple[
     return tuple(flags)
 
 
+
+
+def predict(
+    inputs: Source | Sequence[Source],
+    model: LoadedModel | str | os.PathLike[str],
+    *,
+    right: str | os.PathLike[str] | None = None,
+    left: str | os.PathLike[str] | None = None,
+    affine: AffineChoice = "auto",
+    level: float = 0.95,
+    rule: Rule = "conformal",
+    samples: int = 100,
+    seed: int = 0,
+) -> list[PatientPrediction]:
+    """Predict both sides' SBR for pairs or files.
+
+    Args:
+        inputs: a :class:`~nigradat.pair.NigralPair`, a path (``.mat``, manifest, packed cohort, folder of patches), or
+            several of these.
+        model: model folder, or one loaded with :func:`nigradat.load`.
+        right, left, affine: see :func:`nigradat.io.inputs.read_inputs`.
+        level, rule, samples, seed: see :func:`predict_pairs`.
+
+    Raises:
+        NigradatError: of the kind that fits; see :mod:`nigradat.errors`.
+
+    Example:
+        >>> import numpy as np, nigradat
+        >>> rng = np.random.default_rng(0)
+        >>> pair = nigradat.NigralPair.from_arrays(rng.uniform(1, 2, (50, 50, 20)), rng.uniform(1, 2, (50, 50, 20)))
+        >>> nigradat.predict(pair, "study/sym-vgg-plus")[0].right.interval                      # doctest: +SKIP
+    """
+    loaded = model if isinstance(model, LoadedModel) else load_model(model)
+    several = [inputs] if isinstance(inputs, NigralPair | str | os.PathLike) else list(inputs)
+    given = [item for item in several if isinstance(item, NigralPair)]
+    paths = [item for item in several if not isinstance(item, NigralPair)]
+    out: list[PatientPrediction] = []
+    pairs = chain(given, read_inputs(paths, right=right, left=left, affine=affine) if paths or right or left else ())
+    while batch := list(islice(pairs, 64)):
+        out += predict_pairs(loaded, batch, level=level, rule=rule, samples=samples, seed=seed)
+    return out
