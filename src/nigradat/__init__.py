@@ -1,6 +1,79 @@
 """nigradat: striatal dopamine-transporter uptake (SBR) of both sides from nigral MRI, with calibrated intervals.
 
-Research only. The verbs are functions here too; heavy libraries are imported when a verb is called.
+Research only. The verbs of the command line are functions here; heavy libraries are imported when a name is first used.
+
+Example:
+    >>> import nigradat
+    >>> nigradat.simulate("cohort", patients=260, preset="easy", seed=1)                       # doctest: +SKIP
+    >>> nigradat.train("cohort", "run", nigradat.make_config(changes={"epochs": 30}))          # doctest: +SKIP
+    >>> nigradat.calibrate("run", "cohort")                                                    # doctest: +SKIP
+    >>> nigradat.evaluate("run", "cohort").summary()                                           # doctest: +SKIP
+    >>> nigradat.predict("patient.mat", nigradat.load("run"))                                  # doctest: +SKIP
 """
 
+from importlib import import_module
+from typing import TYPE_CHECKING, Any
+
 __version__ = "0.1.0"
+
+if TYPE_CHECKING:
+    from nigradat.anatomy import Side as Side
+    from nigradat.errors import NigradatError as NigradatError
+    from nigradat.evaluation.evaluate import evaluate as evaluate
+    from nigradat.io.pack import load_cohort as load_cohort
+    from nigradat.io.pack import pack_cohort as pack_cohort
+    from nigradat.models.published import import_published as import_published
+    from nigradat.models.registry import create_model as create_model
+    from nigradat.models.registry import list_models as list_models
+    from nigradat.models.weights import load_model as load
+    from nigradat.pair import NigralPair as NigralPair
+    from nigradat.pair import SbrPair as SbrPair
+    from nigradat.pair import extract_pair as extract_pair
+    from nigradat.phantom.cohort import simulate as simulate
+    from nigradat.training.config import Hardware as Hardware
+    from nigradat.training.config import make_config as make_config
+    from nigradat.training.fit import train as train
+    from nigradat.training.split import Split as Split
+    from nigradat.training.split import make_folds as make_folds
+    from nigradat.training.split import make_split as make_split
+    from nigradat.uncertainty.calibration import calibrate as calibrate
+    from nigradat.uncertainty.predict import predict as predict
+
+_HOME = {
+    "Hardware": "training.config",
+    "NigradatError": "errors",
+    "NigralPair": "pair",
+    "SbrPair": "pair",
+    "Side": "anatomy",
+    "Split": "training.split",
+    "calibrate": "uncertainty.calibration",
+    "create_model": "models.registry",
+    "evaluate": "evaluation.evaluate",
+    "extract_pair": "pair",
+    "import_published": "models.published",
+    "list_models": "models.registry",
+    "load": "models.weights",
+    "load_cohort": "io.pack",
+    "make_config": "training.config",
+    "make_folds": "training.split",
+    "make_split": "training.split",
+    "pack_cohort": "io.pack",
+    "predict": "uncertainty.predict",
+    "simulate": "phantom.cohort",
+    "train": "training.fit",
+}
+
+__all__ = ["__version__", *sorted(_HOME)]
+
+
+def __getattr__(name: str) -> Any:
+    """Import a public name from its home when it is first used."""
+    if name not in _HOME:
+        raise AttributeError(f"module 'nigradat' has no attribute '{name}'")
+    value = getattr(import_module(f"nigradat.{_HOME[name]}"), {"load": "load_model"}.get(name, name))
+    globals()[name] = value
+    return value
+
+
+def __dir__() -> list[str]:
+    return list(__all__)

@@ -92,7 +92,8 @@ class NigralPair:
 
     def patch(self, side: Side) -> npt.NDArray[np.float32]:
         """One side's patch, ``(50, 50, 20)``, read-only."""
-        return self.patches[side.index]
+        patch: npt.NDArray[np.float32] = self.patches[side.index]
+        return patch
 
     @classmethod
     def from_arrays(cls, right: npt.ArrayLike, left: npt.ArrayLike, participant_id: str = "n/a") -> NigralPair:

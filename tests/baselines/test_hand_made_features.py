@@ -12,8 +12,10 @@ from nigradat.baselines import FEATURE_NAMES, RidgeBaseline, hand_made_features
 from nigradat.errors import CohortError, ImageError, WeightsError
 
 
-def painted(n1=1.0, nigra=1.0, background=1.0):
+def painted(n1=1.0, nigra=1.0, background=1.0, red_nucleus=1.0):
+    """The canonical view: medial (the red nucleus) at low indices of axis 1, superior at low ones of axis 2."""
     patch = np.full(PATCH_SHAPE, background, dtype=np.float32)
+    patch[19:33, 8:18, 3:9] = red_nucleus
     patch[20:42, 18:36, 3:12] = nigra
     patch[21:29, 21:29, 8:12] = n1
     return patch
@@ -24,12 +26,12 @@ def by_name(patch):
 
 
 def test_a_uniform_patch_has_known_features():
-    assert by_name(painted(7.0, 7.0, 7.0)) == pytest.approx(
+    assert by_name(painted(7.0, 7.0, 7.0, 7.0)) == pytest.approx(
         {
             "n1_site_mean": 1.0,
-            "n1_site_p90": 1.0,
+            "n1_site_p25": 1.0,
             "nigra_dark_mean": 1.0,
-            "nigra_median": 1.0,
+            "red_nucleus_median": 1.0,
             "dark_volume_mm3": 0.0,
             "patch_p10": 1.0,
         }
@@ -42,8 +44,11 @@ def test_features_answer_to_what_they_are_named_after():
     assert lost["dark_volume_mm3"] == pytest.approx(22 * 18 * 9 * 0.25)  # voxels of .25 mm3
     assert lost["dark_volume_mm3"] - healthy["dark_volume_mm3"] == pytest.approx(8 * 8 * 4 * 0.25)
     darker = by_name(painted(n1=0.4, nigra=0.3))
-    assert darker["nigra_median"] < lost["nigra_median"]
     assert darker["nigra_dark_mean"] < lost["nigra_dark_mean"]
+    ironed = by_name(painted(n1=0.8, nigra=0.4, red_nucleus=0.3))
+    assert ironed["red_nucleus_median"] < 0.4 * healthy["red_nucleus_median"]
+    # the other side's view has no red nucleus there
+    assert by_name(painted(n1=0.8, red_nucleus=0.3)[:, ::-1])["red_nucleus_median"] > 1
 
 
 def test_gain_does_not_matter_and_the_input_is_left_alone():

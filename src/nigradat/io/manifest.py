@@ -75,10 +75,11 @@ class Participant:
 
 PARTICIPANT_COLUMNS: Final = tuple(f.name for f in dataclasses.fields(Participant))
 _NUMBERS: Final = ("sbr_right", "sbr_left", "age", "mri_spect_days")
+_TEXTS: Final = ("diagnosis", "scanner", "tracer", "spect_device", "spect_software")
 _CHOICES: Final = {"sex": SEXES, "hyperintensity_right": HYPERINTENSITY, "hyperintensity_left": HYPERINTENSITY}
 _KNOWN: Final = (*PARTICIPANT_COLUMNS, Side.RIGHT.value, Side.LEFT.value)
 _NUMBER: Final = re.compile(r"[+-]?(\d+\.?\d*|\.\d+)([eE][+-]?\d+)?", re.ASCII)
-_LOOKS_MISSING: Final = {"na", "n.a.", "nan", "none", "null", "-", "--", "?", "missing"}
+_LOOKS_MISSING: Final = {"", MISSING, "na", "n.a.", "nan", "none", "null", "-", "--", "?", "missing"}
 
 
 @dataclass(frozen=True)
@@ -185,7 +186,7 @@ def participant_faults(participant: Participant) -> list[str]:
             faults.append(f"{name} {value} is no finite number")
         elif value is not None and value < 0 and name != "mri_spect_days":
             faults.append(f"{name} {value:g} is negative")
-    if participant.age is not None and participant.age > MAX_AGE_YEARS:
+    if participant.age is not None and MAX_AGE_YEARS < participant.age < math.inf:
         faults.append(f"age {participant.age:g} is over {MAX_AGE_YEARS:g} years")
     if (participant.sbr_right is None) != (participant.sbr_left is None):
         faults.append("SBR of only one side (give both, or n/a for both)")
@@ -193,10 +194,10 @@ def participant_faults(participant: Participant) -> list[str]:
         value = getattr(participant, name)
         if value is not None and value not in allowed:
             faults.append(f"{name} {value!r} is none of {', '.join(allowed)}, n/a")
-    for name in PARTICIPANT_COLUMNS:
+    for name in _TEXTS:
         value = getattr(participant, name)
-        if isinstance(value, str) and re.search(r"[\t\r\n]", value):
-            faults.append(f"{name} holds a tab or a line end")
+        if value is not None and (value != value.strip() or re.search(r"[\t\r\n]", value) or _looks_missing(value)):
+            faults.append(f"{name} {value!r} would not survive a table (None stands for what is missing)")
     return faults
 
 
@@ -237,6 +238,10 @@ def write_participants(path: str | os.PathLike[str], participants: Sequence[Part
     lines = ["\t".join(PARTICIPANT_COLUMNS)]
     lines += ["\t".join(_cell(getattr(p, name)) for name in PARTICIPANT_COLUMNS) for p in participants]
     write_text(path, "\n".join(lines) + "\n")
+
+
+def _looks_missing(cell: str) -> bool:
+    return cell.lower() in _LOOKS_MISSING
 
 
 def _cell(value: str | float | None) -> str:
@@ -301,7 +306,7 @@ def _parse_participant(record: dict[str, str]) -> tuple[Participant, list[str]]:
             continue
         if not cell:
             faults.append(f"{name} is empty (write n/a for what is missing)")
-        elif cell.lower() in _LOOKS_MISSING:
+        elif _looks_missing(cell):
             faults.append(f"{name} is {cell!r} (write n/a for what is missing)")
         elif name not in _NUMBERS:
             values[name] = cell

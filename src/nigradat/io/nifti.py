@@ -5,6 +5,7 @@ from __future__ import annotations
 import gzip
 import io
 import os
+import struct
 import zlib
 from itertools import product
 from pathlib import Path
@@ -13,6 +14,7 @@ from typing import Any, Final, Literal
 import nibabel as nib
 import numpy as np
 import numpy.typing as npt
+from nibabel.arrayproxy import ArrayProxy
 
 from nigradat.anatomy import Array, axis_codes, check_affine
 from nigradat.errors import ConfigError, ImageError, OrientationError
@@ -21,7 +23,7 @@ from nigradat.io.files import new_file
 AffineChoice = Literal["auto", "sform", "qform"]
 AFFINE_CHOICES: Final = ("auto", "sform", "qform")
 MAX_FORM_DISTANCE_MM: Final = 0.5
-_MAX_DEFLATE_RATIO: Final = 1032  # the most that one byte of gzip can become
+_NIFTI2_HEADER_BYTES: Final = 540  # the first field of the file
 _GZIP_MAGIC: Final = b"\x1f\x8b"
 
 
@@ -45,21 +47,21 @@ def read_volume(
     if affine not in AFFINE_CHOICES:
         raise ConfigError(f"affine {affine!r}", f"one of {', '.join(AFFINE_CHOICES)}")
     source = Path(path)
-    image = _parse(source, _read_bytes(source))
-    shape = image.shape
+    header, stored = _parse(source, _read_bytes(source))
+    shape = stored.shape
     while len(shape) > 3 and shape[-1] == 1:
         shape = shape[:-1]
     if len(shape) != 3 or 0 in shape:
-        raise ImageError(f"{source}: an image of shape {image.shape}", "a 3D volume")
-    if image.get_data_dtype().kind not in "iuf":
-        raise ImageError(f"{source}: voxels of type {image.get_data_dtype()}", "real numbers")
+        raise ImageError(f"{source}: an image of shape {stored.shape}", "a 3D volume")
+    if stored.dtype.kind not in "iuf":
+        raise ImageError(f"{source}: voxels of type {stored.dtype}", "real numbers")
     try:
-        voxels = np.asarray(image.get_fdata(dtype=np.float32, caching="unchanged")).reshape(shape)
+        voxels = np.asarray(stored, dtype=np.float32).reshape(shape)
     except (OSError, ValueError, MemoryError) as error:
         raise ImageError(
             f"{source}: truncated, its voxels are not all there ({error})", f"{shape} voxels", "Copy or export it again"
         ) from error
-    return voxels, _choose_affine(source, image, shape, affine)
+    return voxels, _choose_affine(source, header, shape, affine)
 
 
 def write_volume(path: str | os.PathLike[str], array: npt.NDArray[np.generic], affine: npt.ArrayLike) -> None:
@@ -102,19 +104,24 @@ def _read_bytes(path: Path) -> bytes:
         ) from error
 
 
-def _parse(path: Path, content: bytes) -> Any:
-    kind = nib.Nifti2Image if content[:4] in (b"\x1c\x02\0\0", b"\0\0\x02\x1c") else nib.Nifti1Image
+def _parse(path: Path, content: bytes) -> tuple[Any, Any]:
+    """Header and, still to be read, the voxels. Not nibabel's image, which fails where only one of two forms does."""
+    is_version_2 = content[:4] in (struct.pack("<i", _NIFTI2_HEADER_BYTES), struct.pack(">i", _NIFTI2_HEADER_BYTES))
+    kind: Any = nib.Nifti2Header if is_version_2 else nib.Nifti1Header
+    proxy: Any = ArrayProxy
+    stream = io.BytesIO(content)
     try:
-        return kind.from_stream(io.BytesIO(content))
+        header = kind.from_fileobj(stream)
+        return header, proxy(stream, header)
     except Exception as error:  # nibabel's header checks raise many kinds, all with the same meaning here
         raise ImageError(f"{path}: not a NIfTI image ({error})", "one", "Convert or export it again") from error
 
 
-def _choose_affine(path: Path, image: Any, shape: tuple[int, ...], choice: AffineChoice) -> Array:
+def _choose_affine(path: Path, header: Any, shape: tuple[int, ...], choice: AffineChoice) -> Array:
     forms, reasons = {}, {}
     for name in ("sform", "qform"):
         try:
-            matrix, code = getattr(image.header, f"get_{name}")(coded=True)
+            matrix, code = getattr(header, f"get_{name}")(coded=True)
             if code == 0:
                 reasons[name] = "not set (code 0)"
                 continue

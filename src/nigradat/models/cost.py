@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 
 import torch
@@ -37,7 +38,7 @@ def layer_table(net: VggRegressor) -> list[LayerRow]:
         macs = 0
         if isinstance(module, nn.Conv3d):
             kind = f"Conv3D {'x'.join(map(str, module.kernel_size))}, ReLU"
-            macs = output[0].numel() * module.in_channels * int(torch.tensor(module.kernel_size).prod())
+            macs = output[0].numel() * module.in_channels * math.prod(module.kernel_size)
         elif isinstance(module, nn.MaxPool3d):
             kind = "MaxPool3D 2x2x2"
         elif isinstance(module, SeededDropout):

@@ -65,13 +65,15 @@ def seed_dropout(model: nn.Module, seed: int, device: torch.device | str = "cpu"
 
 @contextmanager
 def one_network_draw(model: nn.Module, seed: int) -> Iterator[None]:
-    """Inside, ``model`` is one fixed thinned network drawn from ``seed``; afterwards it is as before, errors included."""
+    """Inside, ``model`` is one fixed thinned network drawn from ``seed``; afterwards it is as before, errors included.
+
+    Each module has its own generator, so that the masks do not depend on the order in which modules are called.
+    """
     modules = dropout_modules(model)
     before = [(m.generator, m.sampling, m.mask) for m in modules]
-    generator = torch.Generator().manual_seed(seed)
     try:
-        for m in modules:
-            m.generator, m.sampling, m.mask = generator, True, None
+        for i, m in enumerate(modules):
+            m.generator, m.sampling, m.mask = torch.Generator().manual_seed((seed + i) % 2**63), True, None
         yield
     finally:
         for m, (old, sampling, mask) in zip(modules, before, strict=True):

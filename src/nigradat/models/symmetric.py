@@ -101,11 +101,14 @@ class PairRegressor(nn.Module):
         return tuple(side for side in Side if self.net(side) is not None)
 
     def features(self, x: Tensor) -> Tensor:
-        """``(B, 2, 1, 50, 50, 20)`` raw patches in canonical view to ``(B, 2, n_features)``; NaN where no net answers."""
+        """``(B, 2, 1, 50, 50, 20)`` raw patches in canonical view to ``(B, 2, n_features)``.
+
+        NaN for a side that no net answers for.
+        """
         if "both" in self.nets:
             both = self.nets["both"]
             assert isinstance(both, VggRegressor)
-            return both.features(x.flatten(0, 1)).unflatten(0, (-1, 2))
+            return both.features(x.flatten(0, 1)).view(len(x), 2, -1)
         columns = []
         for side in Side:
             net = self.net(side)
@@ -130,4 +133,10 @@ def build(spec: ModelSpec, seed: int = 0) -> PairRegressor:
     """A network with fresh weights from ``seed``."""
     model = PairRegressor(spec)
     initialise(model, spec.init, seed)
-    return model.to(memory_format=torch.channels_last_3d)
+    return in_fast_layout(model)
+
+
+def in_fast_layout(model: PairRegressor) -> PairRegressor:
+    """The same network, its kernels stored channels last, which the convolutions of CPU and GPU run fastest on."""
+    model.to(memory_format=torch.channels_last_3d)  # type: ignore[call-overload]  # missing in torch's stubs
+    return model

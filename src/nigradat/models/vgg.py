@@ -1,7 +1,8 @@
 """The 3D VGG of the paper: four blocks of two 3x3x3 convolutions, and one linear output.
 
 Source: the layer table of Applied Sciences 2025, 15, 10977 and the graphs of the authors' release, which hold widths
-64, 128, 256, 512 (14,053,441 parameters) and 16, 32, 64, 128 (879,889). Dropout is in neither; its places here are ours.
+64, 128, 256, 512 (14,053,441 parameters) and 16, 32, 64, 128 (879,889). Dropout is in neither; its places here are
+ours.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""A model on disk: ``model.safetensors`` and ``card.json`` with its SHA-256. The hash is checked before a tensor is read."""
+"""A model on disk: ``model.safetensors`` and ``card.json`` with its SHA-256, checked before a tensor is read."""
 
 from __future__ import annotations
 
@@ -11,9 +11,9 @@ from typing import Any
 import torch
 
 from nigradat import __version__
-from nigradat.errors import WeightsError
+from nigradat.errors import ConfigError, WeightsError
 from nigradat.io.files import new_file, sha256_of, write_json
-from nigradat.models.symmetric import ModelSpec, PairRegressor
+from nigradat.models.symmetric import ModelSpec, PairRegressor, in_fast_layout
 
 WEIGHTS_NAME, CARD_NAME = "model.safetensors", "card.json"
 CARD_FORMAT = 1
@@ -127,21 +127,22 @@ def load_model(folder: str | os.PathLike[str]) -> LoadedModel:
     path = folder / WEIGHTS_NAME
     if not path.is_file():
         raise WeightsError(f"{path} is missing", "the weights beside their card")
-    expected = card.get("sha256", {}).get(WEIGHTS_NAME)
-    if sha256_of(path) != expected:
+    hashes = card.get("sha256")
+    expected = hashes.get(WEIGHTS_NAME) if isinstance(hashes, dict) else None
+    if (found := sha256_of(path)) != expected:
         raise WeightsError(
-            f"{path}: SHA-256 {sha256_of(path)[:12]}...",
+            f"{path}: SHA-256 {found[:12]}...",
             f"{str(expected)[:12]}... as its card says",
             "The file is truncated or was changed; take a fresh copy of the whole folder",
         )
     try:
         spec = ModelSpec(**card["spec"])
         tensors = load(path.read_bytes())
-    except (KeyError, TypeError, SafetensorError) as error:
+    except (KeyError, TypeError, ValueError, ConfigError, SafetensorError) as error:
         raise WeightsError(f"{folder} cannot be read ({error})", "a card and weights written by nigradat") from error
     model = PairRegressor(spec)
     try:
         model.load_state_dict(tensors)
     except RuntimeError as error:
         raise WeightsError(f"{path}: tensors do not fit the card's network", "one written by nigradat") from error
-    return LoadedModel(model.to(memory_format=torch.channels_last_3d).eval(), card, folder)
+    return LoadedModel(in_fast_layout(model).eval(), card, folder)

@@ -11,12 +11,12 @@ measurements on the one published patch pair. Nothing is copied from an image: e
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Final
+from typing import Any, Final
 
 import numpy as np
 import numpy.typing as npt
 
-Field = npt.NDArray[np.float32]
+Field = npt.NDArray[np.floating[Any]]
 Box = tuple[slice, slice, slice]
 
 # Bits of the ground-truth masks. Nigrosome-1 lies inside the nigra: its voxels carry both bits.
@@ -40,7 +40,8 @@ class Tissue:
 TISSUE: Final = Tissue(1.0, 19.5, -0.005)
 CSF: Final = Tissue(1.28, 6.0, 0.0)
 VEIN: Final = Tissue(1.0, 70.0, 0.30)
-SUBTHALAMIC: Final = Tissue(1.0, 31.0, 0.050)
+SUBTHALAMIC: Final = Tissue(1.0, 32.0, 0.060)
+CORTEX: Final = Tissue(1.0, 22.5, 0.005)  # temporal lobe and cerebellum beyond the cistern
 IRON_R2STAR_HZ_PER_PPM: Final = 110.0
 
 
@@ -52,17 +53,17 @@ class Ellipsoid:
     semi_mm: tuple[float, float, float]
 
 
-RED_NUCLEUS: Final = Ellipsoid((0.9, -4.9, -4.4), (4.5, 4.9, 3.9))
+RED_NUCLEUS: Final = Ellipsoid((0.6, -4.9, -4.2), (4.8, 5.0, 4.1))
 
 # The nigra: an oblique slab, a superellipsoid in axes of its own (long, descending, thickness).
 SN_CENTRE_MM: Final = (3.9, 1.0, -3.0)
-SN_SEMI_MM: Final = (7.6, 8.4, 2.5)
+SN_SEMI_MM: Final = (8.3, 9.1, 2.8)
 SN_POWER: Final = 2.6
 SN_ANGLE_DEG: Final = 38.0
 SN_DESCENT: Final = (-0.69, -0.16, 0.70)
 
 N1_CENTRE_MM: Final = (-0.2, 0.3, 0.3)
-N1_SEMI_MM: Final = (3.4, 2.8, 0.85)
+N1_SEMI_MM: Final = (3.4, 2.8, 0.95)
 
 
 @dataclass(frozen=True, eq=False)
@@ -112,11 +113,13 @@ class Texture:
 
     Attributes:
         coarse: some 4 mm across: proton density, irregular cisterns.
-        fine: about 1 mm: tissue texture.
+        medium: some 2 mm: tissue texture, irregular edges.
+        fine: about a voxel: tissue texture.
         iron: about 1 mm: clusters of iron in nigra and red nucleus.
     """
 
     coarse: Field
+    medium: Field
     fine: Field
     iron: Field
 
@@ -129,6 +132,9 @@ class SideAnatomy:
         degeneration: d in [0, 1].
         iron_ppm: added to the susceptibility of nigra and red nucleus.
         sn_angle_deg: added to the angle of the nigra's long axis.
+        n1_contrast: of nigrosome-1 relative to the average healthy one of the same degeneration.
+        n1_size: of nigrosome-1 likewise.
+        n1_offset_mm: of nigrosome-1 along its own three axes.
         midline_mm: added to the lateral coordinate of the midline.
         stripe_phase: of the pontine fibres, radians.
         veins: tubes around the brainstem.
@@ -137,6 +143,9 @@ class SideAnatomy:
     degeneration: float
     iron_ppm: float = 0.0
     sn_angle_deg: float = 0.0
+    n1_contrast: float = 1.0
+    n1_size: float = 1.0
+    n1_offset_mm: tuple[float, float, float] = (0.0, 0.0, 0.0)
     midline_mm: float = 0.0
     stripe_phase: float = 0.0
     veins: tuple[Vein, ...] = ()
@@ -144,7 +153,14 @@ class SideAnatomy:
 
 @dataclass(frozen=True, eq=False)
 class TissueMaps:
-    """Maps ``(na, nl, ns)`` float32: ``m0`` (1), ``r2star_hz`` (1/s), ``chi_ppm`` (ppm); soft shapes of the structures."""
+    """Maps ``(na, nl, ns)`` float32.
+
+    Attributes:
+        m0: proton density relative to brain tissue.
+        r2star_hz: in 1/s.
+        chi_ppm: susceptibility.
+        shapes: for each mask bit a box and the soft membership inside it.
+    """
 
     m0: Field
     r2star_hz: Field
@@ -153,7 +169,7 @@ class TissueMaps:
 
 
 def sn_axes(angle_deg: float) -> npt.NDArray[np.float64]:
-    """Rows: long axis (medial-anterior to lateral-posterior), descending axis, thickness (towards anterior): unit vectors."""
+    """Unit vectors in rows: long axis (medial-anterior to lateral-posterior), descending axis, thickness (forwards)."""
     angle = np.deg2rad(angle_deg)
     long = np.array([-np.sin(angle), np.cos(angle), 0.0])
     down = np.array(SN_DESCENT)
@@ -207,7 +223,7 @@ def tissue_maps(grid: Grid, texture: Texture, side: SideAnatomy) -> TissueMaps:
         shapes={},
     )
     _background(maps, grid, texture, side)
-    _pons(maps, grid, side)
+    _pons(maps, grid, texture, side)
     _cisterns(maps, grid, texture, side)
     _red_nucleus(maps, grid, texture, side)
     _nigra(maps, grid, texture, side)
@@ -219,76 +235,85 @@ def tissue_maps(grid: Grid, texture: Texture, side: SideAnatomy) -> TissueMaps:
 def _background(maps: TissueMaps, grid: Grid, texture: Texture, side: SideAnatomy) -> None:
     """Tegmentum and peduncle, the brighter lateral tegmentum, the darker subthalamic region at the top."""
     m0 = maps.m0
-    m0 += 0.035 * texture.coarse
-    m0 += 0.030 * texture.fine
+    m0 += 0.070 * texture.coarse
+    m0 += 0.035 * texture.medium
+    m0 += 0.052 * texture.fine
     a, lat, s = grid.anterior, grid.lateral, grid.inferior
-    lateral_tegmentum = _ramp((lat - 0.7 * a - 3.5) / 5.0)
-    lateral_tegmentum *= _ramp((2.5 - a) / 6.0)
-    lateral_tegmentum *= _ramp((s + 7.0) / 6.0)
-    m0 += 0.22 * lateral_tegmentum
-    box = grid.box((8.5, 3.0, -10.5), (6.0, 9.5, 2.5))
+    # lateral tegmentum and what lies behind it are brighter, most of all around the caudal nigra
+    bright = _ramp((lat - 0.7 * a - 3.5) / 5.0)
+    bright *= _ramp((1.0 - a) / 5.0)
+    bright *= _ramp((s + 6.0) / 5.0)
+    m0 += (0.30 + 0.08 * texture.coarse) * bright
+    # grey matter around ventricle and aqueduct
+    box = grid.box((0.0, MIDLINE_MM, -6.0), (14.0, 7.0, 6.0))
     a, lat, s = grid.at(box)
-    subthalamic = _ramp((a - 1.0 - 0.15 * lat) / 6.0) * _ramp((-6.6 - s) / 2.0) * _ramp((lat + 6.0) / 3.0)
-    _paint(maps, box, subthalamic * (0.75 + 0.2 * texture.iron[box]), SUBTHALAMIC)
+    aside = np.abs(lat - (MIDLINE_MM + side.midline_mm))
+    m0[box] += 0.30 * _ramp((7.0 - aside) / 5.0) * _ramp((0.5 - s) / 4.0) * _ramp((10.0 - a) / 6.0)
+    # zona incerta, subthalamic nucleus and the feet of the internal capsule, streaked with iron
+    box = grid.box((8.5, 3.0, -10.5), (6.0, 9.5, 4.5))
+    a, lat, s = grid.at(box)
+    weight = _ramp((a - 2.0 - 0.1 * lat) / 7.0) * _ramp((-6.8 - s) / 1.8) * _ramp((lat + 7.0) / 3.0)
+    _paint(maps, box, weight * _ramp(0.70 + 0.25 * texture.medium[box] + 0.15 * texture.iron[box]), SUBTHALAMIC)
 
 
-def _pons(maps: TissueMaps, grid: Grid, side: SideAnatomy) -> None:
-    """Transverse fibres, and the corticospinal tract as a darker patch; below 4 mm inferior."""
-    box = grid.box((0.0, 0.0, 9.0), (16.0, 16.0, 5.5))
+def _pons(maps: TissueMaps, grid: Grid, texture: Texture, side: SideAnatomy) -> None:
+    """Transverse fibres, corticospinal tract and lemnisci; below 3 mm inferior."""
+    box = grid.box((0.0, 0.0, 9.0), (16.0, 16.0, 6.0))
     a, lat, s = grid.at(box)
-    depth = _ramp((s - 3.0) / 3.0)
-    from_midline = lat - np.float32(MIDLINE_MM + side.midline_mm)
-    # fibres bow around the tegmentum: lines of constant a + curvature * distance^2
-    bowed = a + 0.018 * from_midline**2
-    stripes = np.sin((2.0 * np.pi / 2.3) * bowed + 0.5 * s + np.float32(side.stripe_phase))
-    maps.r2star_hz[box] += depth * (0.6 + 1.2 * stripes * _ramp((a + 6.0) / 4.0))
-    tract = Ellipsoid((8.0, -1.0, 7.5), (5.0, 4.5, 6.5))
-    weight = _ellipsoid(grid, box, tract, 3.0) * depth
-    maps.r2star_hz[box] += 5.0 * weight
-    lemniscus = Ellipsoid((-8.0, -8.0, 8.5), (1.6, 3.0, 3.0))
-    maps.r2star_hz[box] += 9.0 * _ellipsoid(grid, box, lemniscus, 1.0)
+    r2star = maps.r2star_hz[box]
+    depth = _ramp((s - 3.0) / 2.5)
+    from_midline = lat - (MIDLINE_MM + side.midline_mm)
+    # fibres bow around the tegmentum: lines of constant a + curvature * distance^2, frayed
+    bowed = a + 0.018 * from_midline**2 + 0.25 * s + 0.5 * texture.coarse[box] + 0.35 * texture.medium[box]
+    stripes = np.sin((2.0 * np.pi / 1.9) * bowed + side.stripe_phase)
+    strength = _ramp(0.55 + 0.45 * texture.medium[box]) * _ramp((a + 7.0) / 4.0) * depth
+    r2star += 3.2 * stripes * strength - 1.5 * depth
+    r2star += 9.0 * depth * _ellipsoid(grid, box, Ellipsoid((8.5, -1.5, 7.5), (5.0, 4.5, 7.0)), 4.0)
+    r2star += 13.0 * _ellipsoid(grid, box, Ellipsoid((-8.0, -8.0, 8.5), (1.4, 3.0, 3.0)), 1.2)
+    r2star += 14.0 * _ellipsoid(grid, box, Ellipsoid((-5.5, -2.0, 5.0), (1.8, 1.4, 2.5)), 1.4)
 
 
 def _cisterns(maps: TissueMaps, grid: Grid, texture: Texture, side: SideAnatomy) -> None:
     """Third ventricle and aqueduct, interpeduncular fossa, and the cistern around the brainstem."""
-    midline = np.float32(MIDLINE_MM + side.midline_mm)
+    midline = MIDLINE_MM + side.midline_mm
 
     # third ventricle, closing downwards into the aqueduct
     box = grid.box((-4.0, midline, -9.0), (13.0, 7.0, 5.0))
     a, lat, s = grid.at(box)
     aside = np.abs(lat - midline)
-    half_width = np.maximum(5.4 - 0.95 * (s + 9.5) - 0.10 * (a + 8.0), 0.0)
-    full = _ramp((2.0 - a - 1.6 * (s + 9.5)) / 12.0 + 0.25) * _ramp((7.0 - a) / 3.0)
-    _paint(maps, box, _ramp((half_width - aside) / 1.6) * full, CSF)
+    half_width = 5.0 - 0.9 * (s + 9.5) - 0.10 * (a + 8.0) + 0.3 * texture.coarse[box]
+    full = _ramp((1.0 - a - 1.2 * (s + 9.5)) / 14.0 + 0.25) * _ramp((7.0 - a) / 4.0)
+    _paint(maps, box, _ramp((half_width - aside) / 2.2) * full, CSF)
 
     # interpeduncular fossa: a wedge that opens forwards, crossed by vessels and nerves, so never pure CSF
     box = grid.box((9.0, midline, -1.0), (7.0, 8.0, 6.0))
     a, lat, s = grid.at(box)
     aside = np.abs(lat - midline)
-    apex = 3.6 - 0.35 * s
-    wedge = _ramp((0.75 * (a - apex) - aside) / 1.4 + 0.6) * _ramp((a - apex) / 1.5)
+    ahead = a - (3.6 - 0.35 * s)
+    wedge = _ramp((0.75 * ahead - aside) / 2.0 + 0.6) * _ramp(ahead / 2.0)
     wedge *= _ramp((s + 6.5) / 2.0) * _ramp((4.0 - s) / 1.5)
-    _paint(maps, box, wedge * _ramp(0.42 + 0.22 * texture.coarse[box] + 0.15 * texture.fine[box]), CSF)
+    crossed = 0.30 + 0.20 * texture.medium[box] + 0.22 * texture.fine[box]
+    _paint(maps, box, wedge * _ramp(crossed), CSF)
 
     # around the brainstem: an ellipse about the midline, wider at the peduncles than at the pons
-    box = grid.box((0.0, 7.0, 3.5), (16.0, 12.0, 9.0))
+    box = grid.box((0.0, 8.0, 3.5), (16.0, 11.0, 9.0))
     a, lat, s = grid.at(box)
-    low = _ramp((s - 0.5) / 4.0)
-    width = 22.3 - 3.2 * low + 0.8 * texture.coarse[box]
-    depth = 12.0 + 6.5 * low
-    radius = np.sqrt(((lat - midline) / width) ** 2 + ((a - 3.0) / depth) ** 2)
-    outside = (radius - 1.0) * width * 0.85  # about mm beyond the surface
-    open_above = _ramp((s + 4.0) / 2.0) * _ramp((a + 11.0 - 0.0 * s) / 6.0 + low)
-    thickness = 3.4 - 2.2 * low
-    band = _ramp(outside / 0.8) * _ramp((thickness - outside) / 1.0)
-    band *= open_above
-    fullness = _ramp(0.62 - 0.18 * low + 0.22 * texture.coarse[box])
-    beyond = _ramp((outside - thickness) / 1.0) * open_above
-    _paint(maps, box, beyond * (0.5 + 0.2 * texture.coarse[box]), Tissue(0.92, 23.0, 0.005))
-    _paint(maps, box, band * fullness, CSF)
-    # a vein runs along the pons in the cistern
-    vein = _ramp(1.0 - np.abs(outside - thickness - 0.5) / 0.7) * _ramp((s - 3.0) / 1.5)
-    _paint(maps, box, 0.22 * vein, VEIN)
+    coarse, medium = texture.coarse[box], texture.medium[box]
+    low = _ramp((s - 1.5) / 3.5)
+    width = 23.0 - 4.2 * low + 0.7 * coarse
+    radius = np.sqrt(((lat - midline) / width) ** 2 + ((a - 3.0) / (13.0 + 5.5 * low)) ** 2)
+    outside = (radius - 1.0) * (0.85 * width)  # about mm beyond the surface
+    # above the pons the cistern is a wide corner in front of the peduncle; beside the pons a thin sheet
+    corner = _ramp((s + 4.0) / 3.0) * _ramp((a - 1.0) / 5.0)
+    shown = corner + (1.0 - corner) * low
+    thickness = 5.0 - 3.7 * low
+    sheet = _ramp(outside / 1.0) * _ramp((thickness - outside) / 1.0) * shown
+    beyond = _ramp((outside - thickness) / 1.0) * shown * _ramp((a + 9.0) / 5.0)
+    _paint(maps, box, beyond * _ramp(0.6 + 0.35 * medium), CORTEX)
+    _paint(maps, box, sheet * _ramp(0.56 - 0.12 * low + 0.20 * coarse + 0.25 * medium), CSF)
+    # a vein runs along the pons in the sheet, here and there
+    along = _ramp(1.0 - np.abs(outside - thickness - 0.4) / 0.8) * _ramp((s - 3.0) / 1.5)
+    _paint(maps, box, along * _ramp(0.06 + 0.16 * coarse), VEIN)
 
 
 def _red_nucleus(maps: TissueMaps, grid: Grid, texture: Texture, side: SideAnatomy) -> None:
@@ -310,21 +335,24 @@ def _nigra(maps: TissueMaps, grid: Grid, texture: Texture, side: SideAnatomy) ->
     long, down, thick = _own_axes(grid, box, SN_CENTRE_MM, axes, semi)
     power = np.float32(SN_POWER)
     radius = (np.abs(long) ** power + np.abs(down) ** power + np.abs(thick) ** power) ** np.float32(1 / SN_POWER)
-    sn = _ramp((1.0 - radius) * np.float32(semi[2] / 0.9) + 0.5)
+    # fibres of the peduncle and the tegmentum interdigitate with the nigra: a frayed edge
+    radius += 0.06 * texture.medium[box] + 0.02 * texture.fine[box]
+    sn = _ramp((1.0 - radius) * np.float32(semi[2] / 0.6) + 0.5)
 
     # the compact part is the posterior layer and holds less iron than the reticular part
     compact = _ramp(0.5 - 1.2 * thick)
-    clusters = 0.030 * texture.iron[box]
+    clusters = 0.014 * texture.iron[box]
     iron = side.iron_ppm + clusters
     chi = 0.098 + 0.030 * d + iron - 0.015 * compact
-    r2star = 37.0 + 9.0 * d + IRON_R2STAR_HZ_PER_PPM * iron - 4.0 * compact
+    r2star = 37.0 + 9.0 * d + IRON_R2STAR_HZ_PER_PPM * iron - 4.0 * compact + 5.0 * texture.fine[box]
 
-    n1_semi = np.array(N1_SEMI_MM) * (1.0 - 0.55 * d)
-    x, y, z = _own_axes(grid, box, N1_CENTRE_MM, axes, n1_semi)
+    n1_semi = np.array(N1_SEMI_MM) * (side.n1_size * (1.0 - 0.55 * d))
+    n1_centre = np.asarray(N1_CENTRE_MM) + np.asarray(side.n1_offset_mm) @ axes
+    x, y, z = _own_axes(grid, box, n1_centre, axes, n1_semi)
     n1 = _ramp((1.0 - np.sqrt(x**2 + y**2 + z**2)) * np.float32(n1_semi[2] / 0.5) + 0.5)
     n1 *= sn
-    chi -= 0.037 * (1.0 - d) * n1
-    r2star -= 8.0 * (1.0 - d) * n1
+    chi -= 0.055 * side.n1_contrast * (1.0 - d) * n1
+    r2star -= 9.5 * side.n1_contrast * (1.0 - d) * n1
 
     _mix(maps.m0, box, sn, 1.0)
     _mix(maps.r2star_hz, box, sn, r2star)
@@ -334,7 +362,7 @@ def _nigra(maps: TissueMaps, grid: Grid, texture: Texture, side: SideAnatomy) ->
 
 
 def _own_axes(
-    grid: Grid, box: Box, centre_mm: tuple[float, float, float], axes: npt.NDArray[np.float64], semi: npt.NDArray[np.float64]
+    grid: Grid, box: Box, centre_mm: npt.ArrayLike, axes: npt.NDArray[np.float64], semi: npt.NDArray[np.float64]
 ) -> list[Field]:
     """Coordinates along a structure's own axes, 1 at its surface."""
     a, lat, s = grid.at(box)
@@ -351,5 +379,5 @@ def _vein(maps: TissueMaps, grid: Grid, vein: Vein) -> None:
     (pa, pl, ps), (va, vl, vs) = vein.point_mm, vein.direction
     along = (va * a + vl * lat + vs * s) - np.float32(va * pa + vl * pl + vs * ps)
     distance2 = (a - pa) ** 2 + (lat - pl) ** 2 + (s - ps) ** 2 - along**2
-    weight = _ramp((vein.radius_mm - np.sqrt(np.maximum(distance2, 0.0))) / 0.3 + 0.5)
+    weight = _ramp((vein.radius_mm - np.sqrt(np.maximum(distance2, 0.0))) / 0.5 + 0.5)
     _paint(maps, (slice(None), slice(None), slice(None)), weight, VEIN)

@@ -39,7 +39,7 @@ SUPERSAMPLING: Final = 2
 _FINE_SHAPE: Final = (100, 100, 40)
 _FINE_MM: Final = (0.25, 0.25, 0.5)
 _PSF_VOXELS: Final = (0.45, 0.45, 0.50)  # SD of the point spread, in voxels
-_NOISE_VOXELS: Final = (0.72, 0.72, 0.80)  # SD of the kernel that shapes the noise, in voxels
+_NOISE_VOXELS: Final = (0.78, 0.78, 0.85)  # SD of the kernel that shapes the noise, in voxels
 _TAPS: Final = 3
 _GHOST_SHIFT: Final = 17  # voxels along the phase-encoding (anterior) axis
 _CHI_NOISE_PPM: Final = 0.14  # over the SNR: phase noise of an echo at 27 ms and 3 T, as susceptibility
@@ -73,6 +73,8 @@ class SideNuisance:
     Attributes:
         centring_mm: how far the patch centre misses nigrosome-1 (anterior, lateral, inferior).
         sn_angle_deg: added to the angle of the nigra.
+        n1_contrast, n1_size: of nigrosome-1, relative; healthy people differ (Nam 2017: -.037 +- .016 ppm).
+        n1_offset_mm: of nigrosome-1 along the nigra's three axes.
         stripe_phase: of the pontine fibres, radians.
         veins: tubes around the brainstem.
         seed: of this side's texture, warp and noise.
@@ -80,6 +82,9 @@ class SideNuisance:
 
     centring_mm: Vector = (0.0, 0.0, 0.0)
     sn_angle_deg: float = 0.0
+    n1_contrast: float = 1.0
+    n1_size: float = 1.0
+    n1_offset_mm: Vector = (0.0, 0.0, 0.0)
     stripe_phase: float = 0.0
     veins: tuple[Vein, ...] = ()
     seed: int = 0
@@ -185,6 +190,9 @@ def _sample_side(rng: np.random.Generator, centring_stress_mm: float) -> SideNui
     return SideNuisance(
         centring_mm=_vector(centring),
         sn_angle_deg=float(rng.normal(0.0, 3.0)),
+        n1_contrast=float(np.exp(rng.normal(0.0, 0.3))),
+        n1_size=float(np.exp(rng.normal(0.0, 0.12))),
+        n1_offset_mm=_vector(rng.normal(0.0, (0.6, 0.6, 0.2))),
         stripe_phase=float(rng.uniform(0.0, 2.0 * np.pi)),
         veins=tuple(_sample_vein(rng) for _ in range(int(rng.integers(1, 4)))),
         seed=int(rng.integers(0, 2**63)),
@@ -197,7 +205,7 @@ def _sample_vein(rng: np.random.Generator) -> Vein:
     return Vein(
         point_mm=_vector(rng.uniform((-10.5, 7.5, -5.0), (-7.5, 11.5, 6.0))),
         direction=_vector(direction / np.linalg.norm(direction)),
-        radius_mm=float(rng.uniform(0.35, 0.8)),
+        radius_mm=float(rng.uniform(0.4, 0.9)),
     )
 
 
@@ -237,7 +245,10 @@ def _render_side(
     rng = np.random.default_rng(own.seed)
     grid = _grid(side, nuisance, rng)
     texture = Texture(
-        coarse=_random_field(rng, (4, 4, 3)), fine=_random_field(rng, (2, 2, 1)), iron=_random_field(rng, (2, 2, 1))
+        coarse=_random_field(rng, (4, 4, 3)),
+        medium=_random_field(rng, (3, 3, 2)),
+        fine=_random_field(rng, (1, 1, 1)),
+        iron=_random_field(rng, (2, 2, 1)),
     )
     maps = tissue_maps(
         grid,
@@ -246,6 +257,9 @@ def _render_side(
             degeneration=degeneration,
             iron_ppm=nuisance.iron_ppm,
             sn_angle_deg=own.sn_angle_deg,
+            n1_contrast=own.n1_contrast,
+            n1_size=own.n1_size,
+            n1_offset_mm=own.n1_offset_mm,
             midline_mm=nuisance.midline_mm,
             stripe_phase=own.stripe_phase,
             veins=own.veins,

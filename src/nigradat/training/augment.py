@@ -114,4 +114,4 @@ def apply_augmentation(x: Tensor, target: Tensor, draw: AugmentationDraw) -> tup
         g = torch.Generator(device=x.device).manual_seed(draw.noise_seed)
         noise = torch.randn(flat.shape, generator=g, device=x.device, dtype=flat.dtype)
         flat = flat + noise * (draw.noise_sd.to(x) * flat.mean(dim=(1, 2, 3)))[:, None, None, None]
-    return flat.unflatten(0, (-1, 2)).unsqueeze(2), target
+    return flat.reshape(x.shape), target

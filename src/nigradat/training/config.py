@@ -101,8 +101,8 @@ class TrainConfig:
         return plain
 
 
-# 'paper' is what the release and the paper's tables let us establish, as plain as that: Glorot weights, no centring, Adam
-# at the published rate. It is kept for comparison; on the phantom it hardly learns (docs/explanation/recipe.md).
+# 'paper' is what the release and the paper's tables let us establish, as plain as that: Glorot weights, no centring,
+# Adam at the published rate. It is kept for comparison; on the phantom it hardly learns (docs/explanation/recipe.md).
 RECIPES: dict[str, dict[str, Any]] = {
     "default": {},
     "paper": {
@@ -132,17 +132,19 @@ def make_config(
     """
     if recipe not in RECIPES:
         raise ConfigError(f"no recipe is called '{recipe}'", ", ".join(RECIPES))
-    values = dict(RECIPES[recipe])
-    for layer in (_read_toml(file) if file is not None else {}, changes or {}):
-        nested = layer.get("augmentation")
-        values.update(layer)
-        if isinstance(nested, dict) and isinstance(RECIPES[recipe].get("augmentation", {}), dict):
-            values["augmentation"] = {**values.get("augmentation", {}), **nested}
+    values: dict[str, Any] = {}
+    for layer in (RECIPES[recipe], _read_toml(file) if file is not None else {}, changes or {}):
+        before = values.get("augmentation", {})
+        values |= layer
+        if isinstance(before, dict) and isinstance(layer.get("augmentation"), dict):
+            values["augmentation"] = before | layer["augmentation"]  # a layer changes single values there, too
     try:
         return TypeAdapter(TrainConfig).validate_python(values)
     except ValidationError as error:
         faults = "; ".join(f"{'.'.join(map(str, e['loc']))}: {e['msg'].lower()}" for e in error.errors())
-        raise ConfigError(f"a configuration that does not fit ({faults})", "the keys of 'nigradat train --help'") from error
+        raise ConfigError(
+            f"a configuration that does not fit ({faults})", "the keys of 'nigradat train --help'"
+        ) from error
 
 
 def _read_toml(path: str | os.PathLike[str]) -> dict[str, Any]:
@@ -154,11 +156,12 @@ def _read_toml(path: str | os.PathLike[str]) -> dict[str, Any]:
 
 @dataclass(frozen=True)
 class Hardware:
-    """Where a run computes; it does not change what is computed, within rounding.
+    """Where a run computes. With one device it does not change what is computed, within rounding.
 
     Attributes:
         accelerator: auto, cpu or gpu.
-        devices: processes of data-parallel training (DDP) when above 1.
+        devices: processes of data-parallel training (DDP) when above 1; each draws its own augmentation and dropout,
+            so that the weights are others than those of one device.
         threads: CPU threads a process; None leaves it to torch. Bit-equality holds at equal thread counts.
         tensorboard: also write TensorBoard events (extra ``tb``).
     """

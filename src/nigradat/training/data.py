@@ -55,4 +55,5 @@ class PairBatches:
             taken = batch[first::step]
             if len(taken) == 0:  # a short last batch: every process must take part in the step
                 taken = batch[:1]
-            yield canonical_tensor(np.stack([self.cohort.read(i) for i in taken])), torch.from_numpy(sbr[taken]).float(), number
+            patches = canonical_tensor(np.stack([self.cohort.read(int(i)) for i in taken]))
+            yield patches, torch.from_numpy(sbr[taken]).float(), number

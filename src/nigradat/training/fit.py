@@ -25,7 +25,7 @@ from nigradat.io.files import sha256_of, write_json, write_text
 from nigradat.io.pack import PackedCohort, load_cohort, verify
 from nigradat.models.registry import get_method
 from nigradat.models.symmetric import PairRegressor, build
-from nigradat.models.weights import CARD_NAME, load_model, save_model
+from nigradat.models.weights import CARD_NAME, WEIGHTS_NAME, load_model, save_model
 from nigradat.training.config import Hardware, TrainConfig
 from nigradat.training.split import Split, make_split
 
@@ -73,12 +73,17 @@ def train(
     if split is None:
         split = make_split(data, config.seed)
     split.check(data)
+    if not np.isfinite(data.sbr).all():
+        raise CohortError("a cohort with missing labels", "both SBR values for every visit")
     if float(np.max(data.sbr)) > config.sbr_max + 1e-9:
         raise CohortError(
             f"the largest SBR of the cohort is {float(np.max(data.sbr)):.2f}",
             f"at most {config.sbr_max:g}, the scale of the network's output",
             f"Set sbr_max (--sbr-max {np.ceil(float(np.max(data.sbr))):g}) for labels of another software",
         )
+    model = build(config.spec, config.seed)
+    if init is not None:
+        _start_from(model, init)  # before anything is written
     plan = {
         "config": config.to_json(),
         "cohort": {"patients": len(set(data.patient_ids)), "sha256": data.sha256},
@@ -88,18 +93,18 @@ def train(
     }
     if _claim(out, plan, split):
         return out
-    state, history, best, seconds = _fit(out, data, split, config, hardware, init, report)
+    state, history, best, seconds = _fit(out, model, data, split, config, hardware, report)
     if not state or not np.isfinite(history[best]["stop_mse"]):
         raise NigradatError(
             f"training diverged in epoch {len(history)} (the error is no number)",
             "a finite error",
             "Lower learning_rate, or check the labels",
         )
-    model = build(config.spec)
     model.load_state_dict(state)
     write_text(out / LOG_NAME, _csv(history))
     save_model(out, model, _card(data, split, config, history, best, seconds, init))
-    (out / RESUME_NAME).unlink(missing_ok=True)
+    for left in (out / RESUME_NAME, *_half_written(out)):
+        left.unlink(missing_ok=True)
     return out
 
 
@@ -117,7 +122,7 @@ def _claim(out: Path, plan: dict[str, Any], split: Split) -> bool:
                 f"{out} holds another run ({odd})", "the same configuration and cohort", "Choose another output folder"
             )
         return (out / CARD_NAME).is_file()
-    if out.exists() and (not out.is_dir() or any(out.iterdir())):
+    if out.exists() and (not out.is_dir() or any(not _is_own_start(p) for p in out.iterdir())):
         raise OutputError(f"{out} exists and is no run folder", "a new or empty folder", "Choose another name")
     try:
         out.mkdir(parents=True, exist_ok=True)
@@ -126,6 +131,17 @@ def _claim(out: Path, plan: dict[str, Any], split: Split) -> bool:
     split.save(out / SPLIT_NAME)
     write_json(path, plan)
     return False
+
+
+def _is_own_start(path: Path) -> bool:
+    """What a run that was killed in its first moment leaves: all but its configuration, which is written last."""
+    return path.name == SPLIT_NAME or path in _half_written(path.parent)
+
+
+def _half_written(out: Path) -> list[Path]:
+    """Hidden files of a process that was killed while it wrote them."""
+    names = (CONFIG_NAME, SPLIT_NAME, LOG_NAME, RESUME_NAME, WEIGHTS_NAME, CARD_NAME)
+    return [path for name in names for path in out.glob(f".{Path(name).stem}.*{Path(name).suffix}")]
 
 
 def _difference(there: dict[str, Any], plan: dict[str, Any]) -> str:
@@ -142,17 +158,18 @@ def _flat(value: Any, name: str = "") -> dict[str, Any]:
 
 def _fit(
     out: Path,
+    model: PairRegressor,
     data: PackedCohort,
     split: Split,
     config: TrainConfig,
     hardware: Hardware,
-    init: str | os.PathLike[str] | None,
     report: Report | None,
 ) -> tuple[dict[str, torch.Tensor], list[dict[str, float]], int, float]:
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")
             import pytorch_lightning as pl
+            from lightning_fabric.utilities.exceptions import MisconfigurationException
 
             from nigradat.training.module import BestAndLast, FitModule
     except ModuleNotFoundError as error:
@@ -160,9 +177,6 @@ def _fit(
     for name in ("pytorch_lightning", "lightning.pytorch", "pytorch_lightning.utilities.rank_zero"):
         logging.getLogger(name).setLevel(logging.ERROR)
 
-    model = build(config.spec, config.seed)
-    if init is not None:
-        _start_from(model, init)
     if hardware.threads:
         torch.set_num_threads(hardware.threads)
     resume = out / RESUME_NAME
@@ -195,13 +209,15 @@ def _fit(
                 use_distributed_sampler=False,
                 reload_dataloaders_every_n_epochs=1,
             )
-        except (ValueError, pl.utilities.exceptions.MisconfigurationException) as error:
+        except (ValueError, MisconfigurationException) as error:
             raise ConfigError(
                 f"accelerator '{hardware.accelerator}' with {hardware.devices} device(s): {error}",
                 "auto, cpu or gpu, and as many devices as there are",
             ) from error
         trainer.fit(
-            FitModule(model, config, data, split), ckpt_path=str(resume) if resume.is_file() else None, weights_only=True
+            FitModule(model, config, data, split),
+            ckpt_path=str(resume) if resume.is_file() else None,
+            weights_only=True,
         )
     if trainer.interrupted:
         raise KeyboardInterrupt
@@ -246,7 +262,7 @@ def _csv(history: list[dict[str, float]]) -> str:
 
 def fingerprints(cohort: PackedCohort, rows: np.ndarray) -> list[str]:
     """A short hash of each visit's patches: the same images are known again under another name."""
-    return [hashlib.sha256(np.ascontiguousarray(cohort.patches[i]).tobytes()).hexdigest()[:16] for i in rows]
+    return [hashlib.sha256(cohort.read(int(i)).tobytes()).hexdigest()[:16] for i in rows]
 
 
 def _card(

@@ -15,17 +15,17 @@ def symmetric_loss(predicted: Tensor, target: Tensor, weight: float, eps: float 
     (Sym. VGG+) is not known; any value above 0 is a reconstruction.
 
     Args:
-        predicted, target: ``(B, 2)`` in units of SBR / sbr_max, right first. A side whose prediction is NaN because the
-            model does not answer for it is left out.
+        predicted, target: ``(B, 2)`` in units of SBR / sbr_max, right first. A side whose predictions are all NaN,
+            because the model does not answer for it, is left out; any other NaN makes the loss NaN.
         weight: lambda, >= 0.
         eps: side differences up to this are free.
 
     Returns:
         A scalar.
     """
-    answered = ~torch.isnan(predicted.detach()).any(dim=0)
-    if not answered.all():
-        return ((predicted - target)[:, answered] ** 2).mean(dim=0).sum()
+    answered = ~torch.isnan(predicted.detach()).all(dim=0)
+    if answered.sum() == 1:
+        return ((predicted - target)[:, answered] ** 2).mean()
     loss = ((predicted - target) ** 2).mean(dim=0).sum()
     if weight:
         d = predicted[:, 1] - predicted[:, 0]

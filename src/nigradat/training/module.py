@@ -95,7 +95,7 @@ class FitModule(pl.LightningModule):
 
 
 class BestAndLast(pl.Callback):
-    """After each epoch: remember the best weights, stop when patience ends, and leave ONE file from which the run goes on.
+    """After each epoch: remember the best weights, stop when patience ends, leave ONE file from which the run goes on.
 
     The file is written beside itself and renamed; a run killed at any moment finds the last whole epoch.
     """
@@ -106,6 +106,20 @@ class BestAndLast(pl.Callback):
         self.best_epoch = -1
         self.best_state: dict[str, Tensor] = {}
 
+    @property
+    def is_over(self) -> bool:
+        """Patience has ended, or the error is no number any more."""
+        if not self.history:
+            return False
+        last = self.history[-1]
+        diverged = not np.isfinite(last["stop_mse"]) or not np.isfinite(last["train_loss"])
+        return diverged or len(self.history) - 1 - self.best_epoch >= self.patience
+
+    def on_train_start(self, trainer: pl.Trainer, module: FitModule) -> None:  # type: ignore[override]
+        """A run that was killed after its last epoch has nothing left to train."""
+        if self.is_over:
+            trainer.should_stop = True
+
     def on_train_epoch_end(self, trainer: pl.Trainer, module: FitModule) -> None:  # type: ignore[override]
         """The validation of this epoch is over by now."""
         values = {"epoch": float(trainer.current_epoch), **module.epoch_values}
@@ -114,9 +128,7 @@ class BestAndLast(pl.Callback):
         if self.best_epoch < 0 or values["stop_mse"] < self.history[self.best_epoch]["stop_mse"]:
             self.best_epoch = len(self.history) - 1
             self.best_state = {k: v.detach().cpu().clone() for k, v in module.model.state_dict().items()}
-        if not np.isfinite(values["stop_mse"]) or not np.isfinite(values["train_loss"]):
-            trainer.should_stop = True
-        if len(self.history) - 1 - self.best_epoch >= self.patience:
+        if self.is_over:
             trainer.should_stop = True
         if trainer.logger is not None:
             trainer.logger.log_metrics(values, step=trainer.current_epoch)

@@ -1,4 +1,4 @@
-"""Who trains, who stops the training, who calibrates, who tests: by patient, stratified by SBR, seeded, kept as a file."""
+"""Who trains, who stops the training, who calibrates, who tests: by patient, stratified by SBR, seeded, as a file."""
 
 from __future__ import annotations
 
@@ -130,7 +130,7 @@ def make_split(
     n = len(ids)
     n_train, n_test = int((1 - validation - test) * n + 1e-9), int(test * n + 1e-9)
     n_validation = n - n_train - n_test
-    n_calibration = round(calibration * n_validation)
+    n_calibration = int(calibration * n_validation + 1e-9)  # the odd one stops the training
     if min(n_train, n_validation - n_calibration) < 2 or (test > 0 and n_test < 1):
         raise CohortError(
             f"{n} patients are too few to divide into training, validation and test", "at least 20 patients"
@@ -139,12 +139,8 @@ def make_split(
     tested, rest = _stratified_pick(ids, n_test, rng)
     validated, trained = _stratified_pick(rest, n_validation, rng)
     calibrating, stopping = _stratified_pick(validated, n_calibration, rng)
-    shares = (1 - validation - test, validation, test)
-    return Split(
-        *(tuple(sorted(part)) for part in (trained, stopping, calibrating, tested)),
-        seed=seed,
-        scheme="/".join(f"{100 * s:g}" for s in shares),
-    )
+    scheme = "/".join(f"{100 * share:g}" for share in (1 - validation - test, validation, test))
+    return _split((trained, stopping, calibrating, tested), seed, scheme)
 
 
 def make_folds(cohort: PackedCohort, k: int, seed: int, *, validation: float = 0.15) -> list[Split]:
@@ -158,16 +154,23 @@ def make_folds(cohort: PackedCohort, k: int, seed: int, *, validation: float = 0
         raise CohortError(f"{k} folds for {len(ids)} patients", f"2 to {len(ids) // 4} folds")
     rng = np.random.default_rng([seed, 2])
     # neighbours in SBR go to different folds
-    fold_of = {p: int(f) for i in range(0, len(ids), k) for p, f in zip(ids[i : i + k], rng.permutation(k), strict=False)}
+    neighbours = [ids[i : i + k] for i in range(0, len(ids), k)]
+    fold_of = {p: int(f) for group in neighbours for p, f in zip(group, rng.permutation(k), strict=False)}
     splits = []
     for fold in range(k):
         rest = [p for p in ids if fold_of[p] != fold]
         n_validation = round(validation * len(ids))
         validated, trained = _stratified_pick(rest, n_validation, rng)
         calibrating, stopping = _stratified_pick(validated, n_validation // 2, rng)
-        parts = (trained, stopping, calibrating, [p for p in ids if fold_of[p] == fold])
-        splits.append(Split(*(tuple(sorted(p)) for p in parts), seed=seed, scheme=f"fold {fold + 1} of {k}"))
+        tested = [p for p in ids if fold_of[p] == fold]
+        splits.append(_split((trained, stopping, calibrating, tested), seed, f"fold {fold + 1} of {k}"))
     return splits
+
+
+def _split(parts: Sequence[Sequence[str]], seed: int, scheme: str) -> Split:
+    """Parts in the order of ``PARTS``."""
+    train, stop, calibration, test = (tuple(sorted(part)) for part in parts)
+    return Split(train, stop, calibration, test, seed, scheme)
 
 
 def _patients_by_sbr(cohort: PackedCohort) -> list[str]:
@@ -182,5 +185,6 @@ def _patients_by_sbr(cohort: PackedCohort) -> list[str]:
 
 def _stratified_pick(ordered: Sequence[str], n: int, rng: np.random.Generator) -> tuple[list[str], list[str]]:
     """``n`` of an ordered sequence, one from each of ``n`` equal stretches; and the others, still in order."""
-    picked = {ordered[int(rng.choice(stretch))] for stretch in np.array_split(np.arange(len(ordered)), n)} if n else set()
+    stretches = np.array_split(np.arange(len(ordered)), n) if n else []
+    picked = {ordered[int(rng.choice(stretch))] for stretch in stretches}
     return [p for p in ordered if p in picked], [p for p in ordered if p not in picked]

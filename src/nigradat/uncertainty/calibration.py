@@ -3,10 +3,10 @@
 The scores of the calibration patients are kept, so that an interval at any level can be made later. Two ways to choose
 the multiplier k, per side:
 
-* ``conformal``: the ``ceil((n + 1) level)``-th smallest score. Promise: averaged over calibration sets, a new patient of
-  the same kind is covered with a probability of at least ``level`` per side (Vovk 2005). n is patients, never sides.
-* ``nominal-cp``: k at which the calibration patients' own CP curve reaches the level, as the paper traces it. No promise
-  beyond those patients.
+* ``conformal``: the ``ceil((n + 1) level)``-th smallest score. Promise: averaged over calibration sets, a new patient
+  of the same kind is covered with a probability of at least ``level`` per side (Vovk 2005). n is patients, never sides.
+* ``nominal-cp``: k at which the calibration patients' own CP curve reaches the level, as the paper traces it. No
+  promise beyond those patients.
 """
 
 from __future__ import annotations
@@ -15,13 +15,13 @@ import json
 import os
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, cast, get_args
 
 import numpy as np
 import numpy.typing as npt
 
 from nigradat.anatomy import Side
-from nigradat.errors import CalibrationError
+from nigradat.errors import CalibrationError, ConfigError
 from nigradat.io.files import write_json
 from nigradat.io.pack import PackedCohort, load_cohort
 from nigradat.metrics.conformal import conformal_quantile, conformal_rank
@@ -37,6 +37,13 @@ Rule = Literal["conformal", "nominal-cp"]
 Array = npt.NDArray[np.float64]
 
 
+def check_rule(rule: str) -> Rule:
+    """A rule's name, or a :class:`~nigradat.errors.ConfigError` that lists them."""
+    if rule not in get_args(Rule):
+        raise ConfigError(f"no rule is called '{rule}'", ", ".join(get_args(Rule)))
+    return cast(Rule, rule)
+
+
 @dataclass(frozen=True, eq=False)
 class Calibration:
     """What turns samples into intervals.
@@ -44,10 +51,10 @@ class Calibration:
     Attributes:
         mode: candidate of :mod:`nigradat.uncertainty.symmetric_mc`.
         samples, seed: of the Monte-Carlo draws; the same ones are used for prediction.
-        scores: sorted scores per side, right first; ``(2, n)``, NaN for a side without an answer.
-        nodes: multipliers of the CP curve per side; equal to the scores but for ``s5``.
+        scores: sorted scores per side, right first; ``(2, n)``, NaN for a side without an answer, inf where a spread
+            was 0.
         patients: how many patients calibrated.
-        cohort_sha256, split_sha256, weights_sha256: what this belongs to.
+        cohort_sha256, weights_sha256: what this belongs to.
         fusion: numbers of ``s7`` or None.
     """
 
@@ -181,7 +188,7 @@ def check_unseen(loaded: LoadedModel, data: PackedCohort, rows: npt.NDArray[np.i
             f"{len(set(known))} of the {len(rows)} patients for {purpose} were used in training or early stopping "
             f"({', '.join(sorted(set(known))[:5])})",
             "patients that the model has not met",
-            "Take them out of the cohort, or use the cohort that the model was trained on (its own parts are kept apart)",
+            "Take them out of the cohort, or use the cohort of the training itself (its parts are kept apart)",
         )
 
 
@@ -203,13 +210,22 @@ def save_calibration(folder: Path, calibration: Calibration, level: float) -> No
         {
             **{k: v for k, v in vars(calibration).items() if k not in ("scores", "fusion")},
             "fusion": None if calibration.fusion is None else asdict(calibration.fusion),
-            "scores": {side.value: calibration.scores[side.index] for side in Side},
+            "scores": {side.value: [_score_to_json(v) for v in calibration.scores[side.index]] for side in Side},
             "level": level,
             "multiplier": dict(zip([s.value for s in Side], calibration.multiplier(level), strict=True)),
             "promise": calibration.promise(level),
             "reconstruction": "the symmetric MC interval is a reconstruction of the paper's Algorithm 1",
         },
     )
+
+
+def _score_to_json(score: float) -> float | str | None:
+    """JSON has no infinity: it is written as text, apart from NaN, which is null."""
+    return None if np.isnan(score) else "inf" if np.isinf(score) else float(score)
+
+
+def _score_from_json(value: float | str | None) -> float:
+    return np.nan if value is None else float(value)
 
 
 def load_calibration(loaded: LoadedModel) -> Calibration | None:
@@ -223,7 +239,7 @@ def load_calibration(loaded: LoadedModel) -> Calibration | None:
         return None
     try:
         data: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
-        scores = np.array([[np.nan if v is None else v for v in data["scores"][s.value]] for s in Side], dtype=float)
+        scores = np.array([[_score_from_json(v) for v in data["scores"][side.value]] for side in Side])
         calibration = Calibration(
             data["mode"],
             int(data["samples"]),

@@ -67,7 +67,9 @@ def mc_samples(
     modules = dropout_modules(model)
     if not modules:
         raise CalibrationError(
-            "the model has no dropout", "dropout before the head or in the blocks", "Train with --dropout head or blocks"
+            "the model has no dropout",
+            "dropout before the head or in the blocks",
+            "Train with --dropout head or blocks",
         )
     if samples < 2:
         raise CalibrationError(f"{samples} Monte-Carlo samples", "at least 2 (100 is usual)")
@@ -95,7 +97,7 @@ def _draws_of_head(model: PairRegressor, x: Tensor, samples: int, seed: int) -> 
     out = x.new_full((samples, len(x), 2), torch.nan)
     weights: dict[int, Tensor] = {}
     for t in range(samples):
-        # the same masks, in the same order, as one_network_draw would use
+        # the same masks as the whole network would have inside one_network_draw
         with one_network_draw(model, draw_seed(seed, t)):
             for net in _nets(model):
                 masked = net.dropout(net.head.weight)
@@ -114,7 +116,7 @@ def _draws_of_network(model: PairRegressor, x: Tensor, samples: int, seed: int) 
         with one_network_draw(model, draw_seed(seed, t)):
             if "both" in model.nets:  # both sides in one batch: one mask for the two
                 net = stems[0][1]
-                out[t] = _rest(net, torch.cat([stem for _, _, stem in stems])).unflatten(0, (2, -1)).T
+                out[t] = _rest(net, torch.cat([stem for _, _, stem in stems])).view(2, len(x)).T
             else:
                 for side, net, stem in stems:
                     out[t, :, side.index] = _rest(net, stem)
@@ -162,6 +164,6 @@ class _evaluating:
         return next(self.model.parameters()).device
 
     def __exit__(self, *error: object) -> None:
-        self.no_grad.__exit__(*error)  # type: ignore[arg-type]
+        self.no_grad.__exit__(*error)
         for module, mode in self.modes.items():
             module.training = mode

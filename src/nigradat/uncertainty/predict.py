@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 from collections.abc import Sequence
 from itertools import chain, islice
+from typing import Any
 
 import numpy as np
 
@@ -12,7 +13,7 @@ from nigradat.anatomy import Side
 from nigradat.io.inputs import read_inputs
 from nigradat.io.nifti import AffineChoice
 from nigradat.models.dropout import dropout_modules
-from nigradat.models.weights import LoadedModel, load_model
+from nigradat.models.weights import WEIGHTS_NAME, LoadedModel, load_model
 from nigradat.pair import Flag, NigralPair, PatientPrediction, SidePrediction
 from nigradat.uncertainty.calibration import Calibration, Rule, load_calibration
 from nigradat.uncertainty.mc_dropout import CHUNK, mc_samples, predict_sbr
@@ -73,8 +74,8 @@ def predict_pairs(
         return SidePrediction(
             sbr=float(sbr[i, j]),
             sd=None if np.isnan(sd[i, j]) else float(sd[i, j]),
-            # an SBR below 0 cannot be; the upper end stays as it is
-            interval=(max(0.0, float(low[i, j])), float(high[i, j])) if known else None,
+            # an SBR below 0 cannot be; nothing is cut at the upper end of the scale
+            interval=(max(0.0, float(low[i, j])), max(0.0, float(high[i, j]))) if known else None,
             level=level if known else None,
         )
 
@@ -95,7 +96,7 @@ def model_flags(loaded: LoadedModel, calibration: Calibration | None, has_dropou
     flags = []
     if loaded.is_phantom_trained:
         flags.append(
-            Flag("phantom-trained", "The model was trained on a digital phantom. Its numbers say nothing about a patient.")
+            Flag("phantom-trained", "The model was trained on a phantom: its numbers say nothing about a patient.")
         )
     for side in Side:
         if loaded.model.net(side) is None:
@@ -104,7 +105,7 @@ def model_flags(loaded: LoadedModel, calibration: Calibration | None, has_dropou
         flags.append(Flag("no-interval", "The model has no dropout, so it has no spread and no interval."))
     elif calibration is None:
         flags.append(
-            Flag("no-interval", "The model is not calibrated: sd is a raw spread, not an interval. Run 'nigradat calibrate'.")
+            Flag("no-interval", "Not calibrated: sd is a raw spread, not an interval. Run 'nigradat calibrate'.")
         )
     return tuple(flags)
 
@@ -124,12 +125,9 @@ def pair_flags(loaded: LoadedModel, pair: NigralPair, sbr: np.ndarray) -> tuple[
     for side in Side:
         value = sbr[side.index]
         if np.isfinite(value) and not 0 <= value <= float(top):
-            flags.append(
-                Flag("outside-training-range", f"{side.value}: {value:.2f} lies outside the training labels' range.", side)
-            )
+            message = f"{side.value}: {value:.2f} lies outside the training labels' range."
+            flags.append(Flag("outside-training-range", message, side))
     return tuple(flags)
-
-
 
 
 def predict(
@@ -171,3 +169,50 @@ def predict(
     while batch := list(islice(pairs, 64)):
         out += predict_pairs(loaded, batch, level=level, rule=rule, samples=samples, seed=seed)
     return out
+
+
+def predictions_to_json(loaded: LoadedModel, predictions: Sequence[PatientPrediction]) -> dict[str, Any]:
+    """The machine-readable form of predictions: ``{"model": {...}, "patients": [...]}``, sides null where unanswered."""
+
+    def side_json(side: SidePrediction | None) -> dict[str, Any] | None:
+        if side is None:
+            return None
+        return {
+            "sbr": side.sbr,
+            "interval": None if side.interval is None else list(side.interval),
+            "level": side.level,
+            "sd": side.sd,
+        }
+
+    calibration = load_calibration(loaded)
+    return {
+        "model": {
+            "name": loaded.card.get("name"),
+            "title": loaded.title,
+            "sha256": loaded.card["sha256"][WEIGHTS_NAME],
+            "trained_on": loaded.card.get("training", {}).get("kind"),
+            "sbr_scale": loaded.card.get("sbr_scale"),
+            "licence": loaded.card.get("licence"),
+            "interval_mode": None if calibration is None else calibration.mode,
+            "calibration_patients": None if calibration is None else calibration.patients,
+            "intended_use": loaded.card.get("intended_use"),
+        },
+        "patients": [
+            {
+                "id": p.participant_id,
+                "session": p.session_id,
+                "right": side_json(p.right),
+                "left": side_json(p.left),
+                "flags": [
+                    {
+                        "code": f.code,
+                        "side": None if f.side is None else f.side.value,
+                        "message": f.message,
+                        "severity": f.severity,
+                    }
+                    for f in p.flags
+                ],
+            }
+            for p in predictions
+        ],
+    }

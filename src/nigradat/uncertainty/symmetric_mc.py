@@ -1,9 +1,9 @@
 """Symmetric MC prediction intervals: candidates for the paper's Algorithm 1, whose body is not known to us.
 
-Every candidate here is a RECONSTRUCTION of "Symmetric MC prediction interval" (Applied Sciences 2025, 15, 10977), except
-``mc``, which is plain MC dropout, and ``s7``, which is an extension. From T samples of both sides under the same network
-draws, each makes a centre ``c`` and a spread ``S`` per side; the interval is ``c +- k S`` with ``k`` from calibration
-patients. The spread itself is no interval.
+Every candidate here is a RECONSTRUCTION of "Symmetric MC prediction interval" (Applied Sciences 2025, 15, 10977),
+except ``mc``, which is plain MC dropout, and ``s7``, which is an extension. From T samples of both sides under the same
+network draws, each makes a centre ``c`` and a spread ``S`` per side; the interval is ``c +- k S`` with ``k`` from
+calibration patients. The spread itself is no interval.
 
 ========  ==============================================================================================
 mode      centre and squared spread of side s (mu, sigma: mean and SD over the samples; o: the other side)
@@ -23,7 +23,7 @@ s7        a + b mu_s + c mu_o; s0^2 + (s1 c_s)^2, fitted on the stopping patient
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Any, Literal, get_args
+from typing import Literal, cast, get_args
 
 import numpy as np
 import numpy.typing as npt
@@ -37,6 +37,13 @@ MODES: tuple[str, ...] = get_args(SymmetricMode)
 DEFAULT_MODE: SymmetricMode = "s1"
 
 _EPS, _BANDWIDTH, _DISAGREEMENT = PAPER_EPS, 0.06, 0.1  # in units of SBR / sbr_max, as in the loss
+
+
+def check_mode(mode: str) -> SymmetricMode:
+    """A mode's name, or a :class:`~nigradat.errors.ConfigError` that lists them."""
+    if mode not in MODES:
+        raise ConfigError(f"no symmetric mode is called '{mode}'", ", ".join(MODES))
+    return cast(SymmetricMode, mode)
 
 
 @dataclass(frozen=True)
@@ -77,13 +84,17 @@ class Spread:
         return np.maximum(own, _ratio(distance, self.spread[:, ::-1]))
 
     def interval(self, k: npt.ArrayLike) -> tuple[Array, Array]:
-        """Lower and upper ends ``(n, 2)`` at multipliers ``k`` (one, or one per side); not clipped."""
+        """Lower and upper ends ``(n, 2)`` at multipliers ``k`` (one, or one per side); not clipped.
+
+        A side's own ``k`` also widens the other side's interval that cuts it, as in :meth:`score`; otherwise
+        calibration side by side would not hold.
+        """
         k = np.broadcast_to(np.asarray(k, dtype=np.float64), self.centre.shape)
         low, high = self.centre - k * self.spread, self.centre + k * self.spread
         if self.cut_with_other is None:
             return low, high
-        other_low = (self.centre[:, ::-1] - k[:, ::-1] * self.spread[:, ::-1]) - self.cut_with_other
-        other_high = (self.centre[:, ::-1] + k[:, ::-1] * self.spread[:, ::-1]) + self.cut_with_other
+        other_low = self.centre[:, ::-1] - k * self.spread[:, ::-1] - self.cut_with_other
+        other_high = self.centre[:, ::-1] + k * self.spread[:, ::-1] + self.cut_with_other
         cut_low, cut_high = np.maximum(low, other_low), np.minimum(high, other_high)
         empty = cut_low > cut_high
         return (
@@ -114,14 +125,15 @@ def symmetric_spread(
     Example:
         >>> rng = np.random.default_rng(0)
         >>> samples = rng.normal(2.0, [0.3, 0.5], size=(1000, 1, 2))
-        >>> symmetric_spread(samples, "mc").spread.round(1).tolist(), symmetric_spread(samples, "s1").spread.round(2).tolist()
-        ([[0.3, 0.5]], [[0.41, 0.41]])
+        >>> symmetric_spread(samples, "mc").spread.round(1).tolist()
+        [[0.3, 0.5]]
+        >>> symmetric_spread(samples, "s1").spread.round(2).tolist()
+        [[0.41, 0.41]]
     """
     s = np.asarray(samples, dtype=np.float64)
     if s.ndim != 3 or s.shape[2] != 2 or len(s) < 2:
         raise ConfigError(f"samples of shape {s.shape}", "(T, n, 2) with T >= 2")
-    if mode not in MODES:
-        raise ConfigError(f"no symmetric mode is called '{mode}'", ", ".join(MODES))
+    check_mode(mode)
     one_sided = bool(np.isnan(s).all(axis=(0, 1)).any())
     if one_sided and mode != "mc":
         raise ConfigError(f"mode '{mode}' needs both sides, this model answers for one", "--symmetric-mode mc")
@@ -161,8 +173,9 @@ def symmetric_spread(
 
 
 def fit_fusion(samples: npt.ArrayLike, truth: npt.ArrayLike) -> Fusion:
-    """The five numbers of s7 from patients that neither trained the weights nor calibrate: least squares for the centre,
-    maximum likelihood of a normal error for the spread.
+    """The five numbers of s7 from patients that neither trained the weights nor calibrate.
+
+    Least squares for the centre, maximum likelihood of a normal error for the spread.
 
     Args:
         samples: ``(T, n, 2)`` SBR.
@@ -189,8 +202,3 @@ def fit_fusion(samples: npt.ArrayLike, truth: npt.ArrayLike) -> Fusion:
     start = np.log([0.5 * np.sqrt(squared.mean()), 0.5 * np.sqrt(squared.mean()) / max(abs(centre).mean(), 1e-6)])
     found = optimize.minimize(nll, start, method="Nelder-Mead").x
     return Fusion(float(a), float(b), float(c), *(float(v) for v in np.exp(found)))
-
-
-def fusion_to_json(fusion: Fusion | None) -> dict[str, Any] | None:
-    """Plain values."""
-    return None if fusion is None else dict(vars(fusion))

@@ -1,0 +1,5 @@
+"""``python -m nigradat``."""
+
+from nigradat.cli import main
+
+main()

@@ -1,0 +1,49 @@
+"""The verbs under one roof."""
+
+from __future__ import annotations
+
+from typing import Annotated
+
+import typer
+
+from nigradat import __version__
+from nigradat.cli import (
+    calibrate,
+    cohort,
+    evaluate,
+    import_published,
+    predict,
+    show,
+    simulate,
+    study,
+    train,
+)
+
+app = typer.Typer(
+    name="nigradat",
+    help="Read striatal dopamine-transporter uptake (SBR) of both sides off nigral MRI, with calibrated intervals. "
+    "Research only, not for diagnosis.",
+    no_args_is_help=True,
+    add_completion=False,
+    pretty_exceptions_enable=False,
+    context_settings={"help_option_names": ["-h", "--help"]},
+)
+
+
+def _print_version(asked: bool) -> None:
+    if asked:
+        print(f"nigradat {__version__}")
+        raise typer.Exit
+
+
+@app.callback()
+def _root(
+    version: Annotated[
+        bool, typer.Option("--version", help="Print the version and stop.", callback=_print_version, is_eager=True)
+    ] = False,
+) -> None:
+    pass
+
+
+for _verb in (simulate, cohort, train, calibrate, evaluate, predict, study, import_published, show):
+    app.command(_verb.NAME)(_verb.run)

@@ -1,0 +1,49 @@
+"""``nigradat cohort``."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from nigradat.cli.console import Affine, Json, print_json, progress_bar
+
+NAME = "cohort"
+
+
+def run(
+    manifest: Annotated[
+        Path, typer.Argument(help="TSV, one line a visit: participant_id, right, left, sbr_right, sbr_left, ...")
+    ],
+    out: Annotated[Path, typer.Argument(help="New folder for the packed cohort.")],
+    affine: Affine = "auto",
+    allow_mixed: Annotated[
+        bool,
+        typer.Option("--allow-mixed", help="Accept labels of several SPECT programs or tracers (you harmonised them)."),
+    ] = False,
+    as_json: Json = False,
+) -> None:
+    """Check a manifest with all its images, list every fault at once, and pack it for training.
+
+    Example: nigradat cohort manifest.tsv cohort
+    """
+    from nigradat.errors import ConfigError
+    from nigradat.io.pack import pack_cohort
+
+    if affine not in ("auto", "sform", "qform"):
+        raise ConfigError(f"--affine {affine}", "auto, sform or qform")
+    with progress_bar("reading", "visits") as progress:
+        packed = pack_cohort(manifest, out, affine=affine, allow_mixed=allow_mixed, progress=progress)
+    if as_json:
+        print_json(
+            {
+                "cohort": out,
+                "visits": len(packed),
+                "patients": len(set(packed.patient_ids)),
+                "sha256": packed.sha256,
+                "sbr_scale": dict(packed.sbr_scale),
+            }
+        )
+    else:
+        print(f"{out}: {len(packed)} visits of {len(set(packed.patient_ids))} patients")

@@ -1,0 +1,109 @@
+"""What the verbs share: options that mean the same everywhere, progress on standard error, tables and JSON on output."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+Json = Annotated[bool, typer.Option("--json", help="Print the result as JSON on standard output.")]
+Seed = Annotated[int, typer.Option("--seed", min=0, max=2**31 - 1, help="Same seed, same result.")]
+Affine = Annotated[
+    str,
+    typer.Option(
+        "--affine", help="Which orientation of a NIfTI decides where its two disagree: auto (refuse), sform, qform."
+    ),
+]
+Level = Annotated[float, typer.Option("--level", min=0.01, max=0.999, help="Level of the intervals, for example 0.95.")]
+Rule = Annotated[
+    str,
+    typer.Option(
+        "--rule", help="How the interval's width is chosen: conformal (with a promise) or nominal-cp (as the paper)."
+    ),
+]
+Folder = Path
+
+
+def print_json(data: object) -> None:
+    """Machine-readable result on standard output."""
+    from nigradat.io.files import to_json
+
+    sys.stdout.write(to_json(data))
+
+
+def print_table(title: str, columns: Sequence[str], rows: Sequence[Sequence[str]]) -> None:
+    """A table on standard output; the first column is left-aligned."""
+    from rich.console import Console
+    from rich.table import Table
+
+    table = Table(title=title, title_justify="left", box=None, header_style="bold", pad_edge=False)
+    for i, column in enumerate(columns):
+        table.add_column(column, justify="left" if i == 0 else "right", no_wrap=i == 0)
+    for row in rows:
+        table.add_row(*row)
+    Console(width=None if sys.stdout.isatty() else 140, highlight=False).print(table)
+
+
+@contextmanager
+def progress_bar(what: str, unit: str) -> Iterator[Callable[[int, int], None]]:
+    """A bar on standard error, given as ``callback(done, in all)``; a few plain lines where that is no terminal."""
+    from rich.console import Console
+    from rich.progress import (
+        BarColumn,
+        MofNCompleteColumn,
+        Progress,
+        TextColumn,
+        TimeElapsedColumn,
+        TimeRemainingColumn,
+    )
+
+    console = Console(stderr=True)
+    if not console.is_terminal:
+        last = [-1]
+
+        def line(done: int, total: int) -> None:
+            tenth = 10 * done // max(total, 1)
+            if tenth != last[0]:
+                last[0] = tenth
+                print(f"{what}: {done} of {total} {unit}", file=sys.stderr, flush=True)
+
+        yield line
+        return
+    columns = (
+        TextColumn("{task.description}"),
+        BarColumn(),
+        MofNCompleteColumn(),
+        TextColumn(unit),
+        TimeElapsedColumn(),
+        TextColumn("left"),
+        TimeRemainingColumn(),
+        TextColumn("{task.fields[note]}"),
+    )
+    with Progress(*columns, console=console) as bar:
+        task = bar.add_task(what, total=None, note="")
+        yield lambda done, total: bar.update(task, completed=done, total=total)
+
+
+@contextmanager
+def training_bar(title: str) -> Iterator[Callable[[list[dict[str, float]], int, int], None]]:
+    """The progress of a fit: epoch, error of the stopping patients, best so far. Callback ``(history, best, planned)``."""
+    with progress_bar(title, "epochs") as advance:
+        terminal = sys.stderr.isatty()
+
+        def report(history: list[dict[str, float]], best: int, planned: int) -> None:
+            now, top = history[-1], history[best]
+            advance(len(history), planned)
+            if terminal or len(history) % 5 == 0 or len(history) == planned:
+                print(
+                    f"  epoch {len(history):3d}  training loss {now['train_loss']:.4f}  stopping patients: RMSE "
+                    f"{now['stop_mse'] ** 0.5:.3f} SBR, R {now['stop_r']:.3f}  (best RMSE {top['stop_mse'] ** 0.5:.3f} "
+                    f"in epoch {best + 1})",
+                    file=sys.stderr,
+                    flush=True,
+                )
+
+        yield report

@@ -1,0 +1,68 @@
+"""``nigradat predict``."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+from nigradat.cli.console import Affine, Json, Level, Rule, print_json, print_table
+
+NAME = "predict"
+
+
+def run(
+    model: Annotated[Path, typer.Option("--model", "-m", help="Folder of a trained or imported model.")],
+    inputs: Annotated[
+        list[Path] | None,
+        typer.Argument(help="A .mat, a manifest (.tsv), a packed cohort or a folder of patches; or several."),
+    ] = None,
+    right: Annotated[Path | None, typer.Option("--right", help="Right patch (NIfTI), together with --left.")] = None,
+    left: Annotated[Path | None, typer.Option("--left", help="Left patch (NIfTI), together with --right.")] = None,
+    affine: Affine = "auto",
+    level: Level = 0.95,
+    rule: Rule = "conformal",
+    as_json: Json = False,
+) -> None:
+    """Predict the SBR of both sides, with an interval where the model was calibrated.
+
+    Right and left are the patient's. A model without dropout or calibration gives no interval and says so.
+
+    Example: nigradat predict patient.mat --model run
+    """
+    from nigradat.errors import ConfigError
+    from nigradat.models.weights import load_model
+    from nigradat.uncertainty.calibration import check_rule
+    from nigradat.uncertainty.predict import predict, predictions_to_json
+
+    if affine not in ("auto", "sform", "qform"):
+        raise ConfigError(f"--affine {affine}", "auto, sform or qform")
+    loaded = load_model(model)
+    found = predict(
+        list(inputs or ()), loaded, right=right, left=left, affine=affine, level=level, rule=check_rule(rule)
+    )
+    data = predictions_to_json(loaded, found)
+    if as_json:
+        print_json(data)
+        return
+    print_table(
+        f"SBR by {loaded.title}",
+        ["patient", "right", f"{100 * level:g} % interval", "sd", "left", f"{100 * level:g} % interval", "sd"],
+        [[_name(p), *_cells(p["right"]), *_cells(p["left"])] for p in data["patients"]],
+    )
+    remarks = {f["message"]: f["severity"] for p in data["patients"] for f in p["flags"]}
+    for message, severity in remarks.items():
+        print(f"{'note' if severity == 'info' else 'WARNING'}: {message}")
+    print("Research only, not for diagnosis. sd is the raw spread over dropout samples, not an interval.")
+
+
+def _name(patient: dict[str, Any]) -> str:
+    return patient["id"] if patient["session"] == "n/a" else f"{patient['id']} {patient['session']}"
+
+
+def _cells(side: dict[str, Any] | None) -> list[str]:
+    if side is None:
+        return ["-", "-", "-"]
+    interval = "-" if side["interval"] is None else f"{side['interval'][0]:.2f} to {side['interval'][1]:.2f}"
+    return [f"{side['sbr']:.4f}", interval, "-" if side["sd"] is None else f"{side['sd']:.3f}"]

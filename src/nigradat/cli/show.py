@@ -1,0 +1,48 @@
+"""``nigradat show``."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from nigradat.cli.console import Json, print_json, print_table
+
+NAME = "show"
+
+
+def run(
+    model: Annotated[str, typer.Argument(help="vgg-small, sym-vgg, sym-vgg-plus, or the folder of a trained model.")],
+    widths: Annotated[
+        str, typer.Option("--widths", help="Channels of the four blocks, for a model given by name.")
+    ] = "16,32,64,128",
+    as_json: Json = False,
+) -> None:
+    """Print a model's layers as the paper does, with parameters and cost a patch.
+
+    Example: nigradat show sym-vgg-plus --widths 64,128,256,512
+    """
+    from nigradat.cli.train import _widths
+    from nigradat.models.cost import layer_table
+    from nigradat.models.registry import create_model
+    from nigradat.models.symmetric import ModelSpec
+    from nigradat.models.weights import load_model
+
+    folder = Path(model)
+    network = load_model(folder).model if folder.is_dir() else create_model(model, ModelSpec(widths=_widths(widths)))
+    names = list(network.nets)
+    rows = layer_table(network.nets[names[0]])  # type: ignore[arg-type]
+    parameters, macs = sum(r.parameters for r in rows), sum(r.macs for r in rows)
+    if as_json:
+        print_json(
+            {"model": model, "networks": names, "layers": rows, "parameters": parameters, "macs_per_patch": macs}
+        )
+        return
+    shared = "one network for both sides" if names == ["both"] else f"one network for each of: {', '.join(names)}"
+    print_table(
+        f"{model}: {shared}",
+        ["layer", "kind", "output", "parameters", "MMAC a patch"],
+        [[r.name, r.kind, " x ".join(map(str, r.output)), f"{r.parameters:,}", f"{r.macs / 1e6:,.1f}"] for r in [*rows]]
+        + [["total", "", "", f"{parameters:,}", f"{macs / 1e6:,.1f}"]],
+    )

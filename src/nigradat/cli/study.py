@@ -1,0 +1,7 @@
+"""``nigradat study``."""
+
+NAME = "study"
+
+
+def run() -> None:
+    """x."""

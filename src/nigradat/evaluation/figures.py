@@ -1,0 +1,417 @@
+"""Publication figures from arrays: agreement, limits, the sharpness-CP curve, training.
+
+Every function returns a matplotlib ``Figure`` that belongs to no window and no global state; :func:`figure_svg` and
+:func:`figure_png` turn it into bytes that are the same in every run. The patient's right is blue with circles, the
+left vermilion with triangles, everywhere; methods differ in colour and in dash. ``label`` says on the figure itself
+what the data are ("digital phantom, preset paper"): give it whenever they are not patients.
+
+Needs the extra ``report``.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import io
+import re
+from collections.abc import Mapping
+from typing import TYPE_CHECKING, Any, Final
+
+import numpy as np
+import numpy.typing as npt
+
+from nigradat.anatomy import Side
+from nigradat.errors import CohortError, ConfigError, MissingExtraError
+from nigradat.metrics.agreement import bland_altman_clustered
+from nigradat.metrics.cases import Array, PerSide, cases
+from nigradat.metrics.error import pearson_r, rmse
+from nigradat.metrics.intervals import (
+    Criterion,
+    SharpnessCurve,
+    coverage,
+    k_at_cp,
+    optimal_point,
+    point_at_k,
+    sharpness_at_cp,
+)
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+    from matplotlib.figure import Figure
+
+# Okabe and Ito's colours, told apart by colour-blind readers; the marker says the same in grey.
+SIDE_COLOUR: Final = {Side.RIGHT: "#0072B2", Side.LEFT: "#D55E00"}
+SIDE_MARKER: Final = {Side.RIGHT: "o", Side.LEFT: "^"}
+METHOD_STYLE: Final = (
+    ("#000000", "-"),
+    ("#009E73", (0, (6, 1.5))),
+    ("#CC79A7", (0, (3, 1.5, 1, 1.5))),
+    ("#E69F00", (0, (2, 1))),
+    ("#56B4E9", (0, (8, 2, 1, 2, 1, 2))),
+)
+GREY: Final = "#6e6e6e"
+_DARK: Final = "#202020"
+_MANY: Final = 1000  # points: above it they are drawn as one picture, or an SVG grows to megabytes
+_MOST_BARS: Final = 200  # patients: above it their interval bars would cover everything
+
+_STYLE: Final[Any] = {  # (matplotlib types its keys as literals, by version)
+    "font.family": "sans-serif",
+    "font.sans-serif": ["DejaVu Sans", "Arial", "Helvetica"],
+    "font.size": 9,
+    "axes.titlesize": 10,
+    "axes.titleweight": "bold",
+    "axes.labelsize": 9,
+    "axes.spines.top": False,
+    "axes.spines.right": False,
+    "axes.linewidth": 0.8,
+    "axes.axisbelow": True,
+    "axes.grid": True,
+    "grid.color": "#e6e6e6",
+    "grid.linewidth": 0.6,
+    "xtick.labelsize": 8,
+    "ytick.labelsize": 8,
+    "legend.fontsize": 8,
+    "legend.framealpha": 0.85,
+    "legend.edgecolor": "none",
+    "legend.fancybox": False,
+    "lines.linewidth": 1.6,
+    "figure.titlesize": 11,
+    "savefig.dpi": 200,
+    "svg.fonttype": "none",  # text stays text: it can be searched and read aloud
+    "svg.hashsalt": "nigradat",
+}
+
+
+# -- Figures ------------------------------------------------------------------------------------------------------
+
+
+def scatter_figure(
+    truth: npt.ArrayLike,
+    predicted: npt.ArrayLike,
+    lower: npt.ArrayLike | None = None,
+    upper: npt.ArrayLike | None = None,
+    *,
+    title: str = "Predicted against reference SBR",
+    label: str = "",
+) -> Figure:
+    """Predicted against reference SBR, one panel a side, with the line of identity, R, RMSE and, where given, intervals.
+
+    Intervals that miss the reference are drawn dark, the others faint; in a large cohort the bars would hide all else,
+    and only the points of the missed cases are dark.
+
+    Args:
+        truth, predicted: shape ``(n, 2)``, right first, SBR.
+        lower, upper: ends of the intervals, same shape, or neither.
+        title, label: headline; what the data are.
+
+    Raises:
+        CohortError: shapes that do not fit, or one end without the other.
+        MissingExtraError: matplotlib is not installed.
+    """
+    if (lower is None) != (upper is None):
+        raise CohortError("one end of the intervals without the other", "both or neither")
+    y, p = _both_sides(truth, predicted)
+    ends = None if lower is None or upper is None else _both_sides(lower, upper, y)[:2]
+    with _styled():
+        figure = _new_figure(7.2, 3.9, title, label)
+        panels = figure.subplots(1, 2, sharex=True, sharey=True)
+        top = 1.05 * float(max(y.max(), p.max()))
+        bottom = min(0.0, float(p.min()) - 0.1)
+        for side, axes in zip(Side, panels, strict=True):
+            ys, ps = y[:, side.index], p[:, side.index]
+            axes.plot([bottom, top], [bottom, top], color=GREY, lw=0.9, zorder=1)
+            lines = [f"R = {float(pearson_r(ys, ps)):.2f}", f"RMSE = {float(rmse(ys, ps)):.2f}"]
+            _points(axes, ys, ps, side)
+            if ends is not None:
+                low, high = (end[:, side.index] for end in ends)
+                covered = float(coverage(low, high, ys))
+                _intervals(axes, side, ys, ps, low, high)
+                lines.append(f"intervals cover {100 * covered:.1f} %, dark: missed")
+            _note(axes, "\n".join([*lines, f"n = {len(ys)}"]))
+            axes.set(
+                xlim=(bottom, top), xlabel="Reference SBR", title=f"{side.value.capitalize()} striatum", aspect="equal"
+            )
+        panels[0].set(ylim=(bottom, top), ylabel="Predicted SBR")
+        return figure
+
+
+def bland_altman_figure(
+    truth: npt.ArrayLike,
+    predicted: npt.ArrayLike,
+    *,
+    level: float = 0.95,
+    title: str = "Bland-Altman: predicted against reference SBR",
+    label: str = "",
+) -> Figure:
+    """Difference against mean for both sides, with bias and limits of agreement and their intervals as bands.
+
+    The limits respect that two sides belong to one patient
+    (:func:`nigradat.metrics.agreement.bland_altman_clustered`); the broken line is the proportional bias.
+
+    Args:
+        truth, predicted: shape ``(n, 2)``, right first, SBR, ``n >= 3``.
+        level: confidence level of the bands.
+        title, label: headline; what the data are.
+
+    Raises:
+        CohortError: shapes that do not fit or too few patients.
+        MissingExtraError: matplotlib is not installed.
+    """
+    y, p = _both_sides(truth, predicted)
+    found = bland_altman_clustered(y, p, level)
+    mean, difference = (y + p) / 2, p - y
+    with _styled():
+        figure = _new_figure(6.6, 4.1, title, label)
+        axes = figure.subplots()
+        for value, interval, name, dash in (
+            (found.upper, found.upper_ci, "bias + 1.96 SD", (0, (6, 2))),
+            (found.bias, found.bias_ci, "bias", "-"),
+            (found.lower, found.lower_ci, "bias \N{MINUS SIGN} 1.96 SD", (0, (6, 2))),
+        ):
+            axes.axhspan(*interval, color="#8f8f8f", alpha=0.22, lw=0, zorder=1)
+            axes.axhline(value, color=_DARK, lw=1.2, ls=dash, zorder=2)
+            axes.annotate(
+                f"{name}\n{_signed(value)} ({_signed(interval[0])} to {_signed(interval[1])})",
+                (1.01, value),
+                xycoords=("axes fraction", "data"),
+                va="center",
+                fontsize=8,
+            )
+        axes.axhline(0, color=GREY, lw=0.7, zorder=1)
+        if np.isfinite(found.slope):
+            ends = np.array([mean.min(), mean.max()])
+            line = found.bias + found.slope * (ends - mean.mean())
+            axes.plot(ends, line, color=_DARK, lw=1, ls=(0, (1, 1.5)), zorder=2)
+        for side in Side:
+            _points(axes, mean[:, side.index], difference[:, side.index], side, name=side.value)
+        drawn = [difference.min(), difference.max(), found.lower_ci[0], found.upper_ci[1]]
+        margin = 0.06 * (max(drawn) - min(drawn)) or 1.0
+        axes.set(
+            ylim=(min(drawn) - margin, max(drawn) + margin),
+            xlabel="Mean of predicted and reference SBR",
+            ylabel="Predicted \N{MINUS SIGN} reference SBR",
+        )
+        axes.legend(
+            loc="lower left",
+            ncols=2,
+            handletextpad=0.1,
+            title=f"{found.n_patients} patients; bands: {100 * level:g} % intervals; dotted: slope "
+            f"{_signed(found.slope)} ({_signed(found.slope_ci[0])} to {_signed(found.slope_ci[1])})",
+            title_fontsize=8,
+            alignment="left",
+            bbox_to_anchor=(0, 1.0),
+        )
+        return figure
+
+
+def sharpness_cp_figure(
+    curves: Mapping[str, tuple[SharpnessCurve, SharpnessCurve]],
+    *,
+    cp: float = 0.95,
+    criterion: Criterion = "ideal_distance",
+    title: str = "Sharpness against coverage",
+    label: str = "",
+) -> Figure:
+    """The sharpness-CP curves of several methods, one panel a side, with two points marked on each.
+
+    The star is the optimum over both sides (:func:`nigradat.metrics.intervals.optimal_point`), the dot is
+    "Sharpness @ CP". Further up and further right is better.
+
+    Args:
+        curves: by method, at most five: the curves of right and left, ``(n + 1,)`` each.
+        cp: where the dot stands.
+        criterion: of the optimum.
+        title, label: headline; what the data are.
+
+    Raises:
+        ConfigError: no curves, too many, or ``cp`` outside 0..1.
+        MissingExtraError: matplotlib is not installed.
+    """
+    if not 1 <= len(curves) <= len(METHOD_STYLE):
+        raise ConfigError(f"curves of {len(curves)} methods", f"1 to {len(METHOD_STYLE)} in one figure")
+    with _styled():
+        figure = _new_figure(7.2, 3.6 + 0.2 * len(curves), title, label)
+        grid = figure.add_gridspec(2, 2, height_ratios=[15, len(curves)])
+        first = figure.add_subplot(grid[0, 0])
+        panels = (first, figure.add_subplot(grid[0, 1], sharex=first, sharey=first))
+        panels[1].tick_params(labelleft=False)
+        optimum = {name: optimal_point(*both, criterion=criterion).sides for name, both in curves.items()}
+        lowest = 1.0
+        for side, axes in zip(Side, panels, strict=True):
+            axes.axvline(cp, color=GREY, lw=0.9, ls=(0, (2, 2)), zorder=1)
+            for (name, both), (colour, dash) in zip(curves.items(), METHOD_STYLE, strict=False):
+                curve = both[side.index]
+                finite = np.isfinite(curve.k)
+                axes.plot(curve.cp[finite], curve.sharpness[finite], color=colour, ls=dash, lw=1.4)
+                best, there = optimum[name][side], float(sharpness_at_cp(curve, cp))
+                axes.plot(best.cp, best.sharpness, "*", ms=11, mfc=colour, mec="white", mew=0.8, zorder=4)
+                axes.plot(cp, there, "o", ms=6, mfc=colour, mec="white", mew=0.8, zorder=4)
+                lowest = min([lowest, *([there] if np.isfinite(there) else []), best.sharpness])
+            axes.set(title=f"{side.value.capitalize()} striatum", xlabel="CP (share of patients inside)")
+        # what lies far beyond the marked points is not what the figure is about
+        panels[0].set(
+            xlim=(0.4, 1.01), ylim=(lowest - 0.1, 1.0), ylabel="Sharpness (1 \N{MINUS SIGN} half-width / scale)"
+        )
+        _method_key(figure.add_subplot(grid[1, :]), curves, optimum, cp)
+        return figure
+
+
+def training_figure(
+    epoch: npt.ArrayLike,
+    panels: Mapping[str, Mapping[str, npt.ArrayLike]],
+    *,
+    best_epoch: float | None = None,
+    title: str = "Training",
+    label: str = "",
+) -> Figure:
+    """Curves over the epochs, one panel for each quantity.
+
+    Args:
+        epoch: shape ``(n,)``.
+        panels: by the quantity's name (the axis label, with its unit): named series of shape ``(n,)``; nan where an
+            epoch has no value.
+        best_epoch: whose weights were kept; marked by a vertical line.
+        title, label: headline; what the data are.
+
+    Raises:
+        ConfigError: no panel.
+        CohortError: a series whose shape is not that of ``epoch``.
+        MissingExtraError: matplotlib is not installed.
+    """
+    if not panels:
+        raise ConfigError("no quantity to draw", "at least one panel")
+    with _styled():
+        figure = _new_figure(0.6 + 3.3 * len(panels), 3.2, title, label)
+        for axes, (quantity, series) in zip(
+            figure.subplots(1, len(panels), squeeze=False)[0], panels.items(), strict=True
+        ):
+            for (name, values), (colour, dash) in zip(series.items(), METHOD_STYLE, strict=False):
+                x, v = cases(epoch, values)
+                drawn = np.isfinite(v)
+                # a lone point between epochs without value would be invisible as a line
+                axes.plot(x[drawn], v[drawn], color=colour, ls=dash, label=name, marker="." if drawn.sum() < 3 else "")
+            if best_epoch is not None:
+                axes.axvline(best_epoch, color=GREY, lw=0.9, ls=(0, (2, 2)), label=f"kept: epoch {best_epoch:g}")
+            axes.set(xlabel="Epoch", ylabel=quantity)
+            axes.xaxis.get_major_locator().set_params(integer=True)
+            axes.legend()
+        return figure
+
+
+# -- Output -------------------------------------------------------------------------------------------------------
+
+
+def figure_svg(figure: Figure, description: str = "") -> str:
+    """A figure as SVG text for inlining in HTML: no prolog, no date, and ids that no other inline SVG has.
+
+    The same figure gives the same text in every run. ``description`` becomes the SVG's title, which a screen reader
+    speaks.
+    """
+    buffer = io.StringIO()
+    with _styled():
+        figure.savefig(buffer, format="svg", metadata={"Date": None, "Creator": None, "Title": description or None})
+    text = buffer.getvalue()
+    svg = text[text.index("<svg") :]
+    prefix = f"n{hashlib.sha256(svg.encode()).hexdigest()[:10]}-"
+    svg = re.sub(r'(\sid=")([^"]+")', rf"\g<1>{prefix}\g<2>", svg)
+    return re.sub(r'(url\(#|href="#)', rf"\g<1>{prefix}", svg)
+
+
+def figure_png(figure: Figure, dpi: int = 200) -> bytes:
+    """A figure as PNG; the same figure gives the same bytes in every run of one matplotlib."""
+    buffer = io.BytesIO()
+    with _styled():
+        figure.savefig(buffer, format="png", dpi=dpi, metadata={"Software": None})
+    return buffer.getvalue()
+
+
+# -- Parts --------------------------------------------------------------------------------------------------------
+
+
+def _styled() -> Any:
+    try:
+        from matplotlib import rc_context
+    except ImportError as error:
+        raise MissingExtraError("matplotlib", "report") from error
+    return rc_context(_STYLE)
+
+
+def _new_figure(width_in: float, height_in: float, title: str, label: str) -> Figure:
+    from matplotlib.figure import Figure
+
+    figure = Figure(figsize=(width_in, height_in), layout="constrained")
+    figure.suptitle(title, x=0.01, ha="left", fontweight="bold")
+    if label:
+        figure.supxlabel(label, x=0.01, ha="left", fontsize=8, color="#9c1c1c")
+    return figure
+
+
+def _points(axes: Axes, x: Array, y: Array, side: Side, name: str | None = None) -> None:
+    many = x.size > _MANY
+    axes.scatter(
+        x,
+        y,
+        s=9 if many else 22,
+        marker=SIDE_MARKER[side],
+        facecolor=SIDE_COLOUR[side],
+        edgecolor="none" if many else "white",
+        linewidth=0.5,
+        alpha=float(np.clip(14 / np.sqrt(x.size), 0.25, 0.9)),
+        zorder=3,
+        label=name,
+        rasterized=many,
+    )
+
+
+def _intervals(axes: Axes, side: Side, x: Array, y: Array, low: Array, high: Array) -> None:
+    missed = (x < low) | (x > high)
+    if x.size <= _MOST_BARS:
+        axes.vlines(x[~missed], low[~missed], high[~missed], color=SIDE_COLOUR[side], lw=0.8, alpha=0.25, zorder=2)
+        axes.vlines(x[missed], low[missed], high[missed], color=_DARK, lw=1.1, zorder=2.5)
+    else:
+        many = x.size > _MANY
+        axes.plot(
+            x[missed],
+            y[missed],
+            SIDE_MARKER[side],
+            ms=3 if many else 4.7,
+            mfc=_DARK,
+            mec="white",
+            mew=0.3,
+            ls="",
+            zorder=3.5,
+            rasterized=many,
+        )
+
+
+def _note(axes: Axes, text: str) -> None:
+    box = {"facecolor": "white", "edgecolor": "none", "alpha": 0.8, "pad": 1.5}
+    axes.text(0.03, 0.97, text, transform=axes.transAxes, va="top", fontsize=8, linespacing=1.35, bbox=box, zorder=5)
+
+
+def _method_key(
+    axes: Axes,
+    curves: Mapping[str, tuple[SharpnessCurve, SharpnessCurve]],
+    optimum: Mapping[str, PerSide[Any]],
+    cp: float,
+) -> None:
+    from matplotlib.lines import Line2D
+
+    handles = []
+    for (name, both), (colour, dash) in zip(curves.items(), METHOD_STYLE, strict=False):
+        best = optimum[name].average
+        there = float(np.mean([point_at_k(c, float(k_at_cp(c, cp))).sharpness for c in both]))
+        text = f"{name}: optimum {best.sharpness:.3f} at CP {best.cp:.3f}; {there:.3f} at CP {cp:g} (averages)"
+        handles.append(Line2D([], [], color=colour, ls=dash, lw=1.4, marker="*", ms=8, mec="white", label=text))
+    axes.axis("off")
+    axes.legend(handles=handles, loc="upper left", handlelength=4, borderaxespad=0)
+
+
+def _signed(value: float) -> str:
+    return f"{value:+.2f}".replace("-", "\N{MINUS SIGN}")
+
+
+def _both_sides(*arrays: npt.ArrayLike) -> tuple[Array, ...]:
+    checked = cases(*arrays)
+    if checked[0].ndim != 2 or checked[0].shape[1] != 2:
+        raise CohortError(f"arrays of shape {checked[0].shape}", "shape (n, 2), right first")
+    return checked
