@@ -1,9 +1,12 @@
-"""A small writer of TensorFlow checkpoints for tests, written from the format's description and sharing no code with the
-reader: plain loops, one byte at a time."""
+"""A small writer of TensorFlow checkpoints for tests.
+
+Written from the format's description, it shares no code with the reader: plain loops, one byte at a time.
+"""
 
 from __future__ import annotations
 
 import struct
+from functools import cache
 from pathlib import Path
 
 import numpy as np
@@ -24,6 +27,7 @@ def _crc_table():
 TABLE = _crc_table()
 
 
+@cache
 def masked_crc(content):
     crc = 0xFFFFFFFF
     for byte in content:

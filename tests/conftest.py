@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
@@ -9,7 +10,11 @@ import pytest
 from hypothesis import settings
 
 from nigradat.anatomy import PATCH_SHAPE
+from nigradat.io.manifest import Participant
+from nigradat.io.pack import CohortWriter, PackedCohort, load_cohort
 from nigradat.pair import NigralPair
+
+MakeCohort = Callable[..., PackedCohort]
 
 # no test is timed, so neither are the examples of a property
 settings.register_profile("nigradat", deadline=None)
@@ -31,3 +36,51 @@ def random_pair() -> NigralPair:
     rng = np.random.default_rng(20251)
     right, left = rng.uniform(0.5, 1.5, (2, *PATCH_SHAPE))
     return NigralPair.from_arrays(right, left, "sub-0001")
+
+
+@pytest.fixture(scope="session")
+def make_cohort(tmp_path_factory: pytest.TempPathFactory) -> MakeCohort:
+    """Write small cohorts of noise in which a bright block in the middle of each patch tells the SBR.
+
+    A patient's images and labels depend on (seed, position) alone. ``visits`` rows in a row belong to one patient.
+    """
+
+    def make(n: int, *, seed: int = 0, kind: str = "phantom", name: str = "sub", visits: int = 1) -> PackedCohort:
+        folder = tmp_path_factory.mktemp("cohort") / "packed"
+        participants = []
+        with CohortWriter(folder, patients=n, provenance={"kind": kind}) as writer:
+            for i in range(n):
+                rng = np.random.default_rng([seed, i])
+                sbr = np.clip(rng.uniform(0.5, 5) + rng.normal(0, 0.3, 2), 0.43, 6.8).round(2)
+                patches = rng.normal(1, 0.2, (2, *PATCH_SHAPE)).clip(0.01)
+                patches[:, 20:30, 20:30, 5:15] += 0.1 * sbr[:, None, None, None]
+                writer.patches[i] = patches
+                patient, visit = divmod(i, visits)
+                participants.append(
+                    Participant(
+                        f"{name}-{patient:03d}",
+                        f"ses-{visit}" if visits > 1 else "n/a",
+                        sbr_right=float(sbr[0]),
+                        sbr_left=float(sbr[1]),
+                    )
+                )
+            writer.finish(participants)
+        return load_cohort(folder)
+
+    return make
+
+
+@pytest.fixture(scope="session")
+def small_cohort(make_cohort: MakeCohort) -> PackedCohort:
+    """24 patients, of whom two calibrate."""
+    return make_cohort(24)
+
+
+@pytest.fixture(scope="session")
+def small_run(small_cohort: PackedCohort, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A tiny shared net with head dropout, trained for two epochs on ``small_cohort``; copy it before writing into it."""
+    from nigradat.training.config import make_config
+    from nigradat.training.fit import train
+
+    config = make_config(changes={"widths": (2, 2, 2, 2), "epochs": 2, "seed": 3})
+    return train(small_cohort, tmp_path_factory.mktemp("run") / "run", config)

@@ -10,7 +10,7 @@ patient's left, index 2 towards inferior. That is the layout of the published re
 from __future__ import annotations
 
 import enum
-from typing import Final
+from typing import Any, Final
 
 import numpy as np
 import numpy.typing as npt
@@ -125,9 +125,7 @@ def check_affine(affine: npt.ArrayLike) -> Array:
 
 def axis_codes(affine: npt.ArrayLike) -> tuple[str, str, str]:
     """The anatomical direction in which each voxel axis rises, for example ``('R', 'A', 'S')``."""
-    import nibabel as nib
-
-    codes = nib.orientations.aff2axcodes(check_affine(affine))
+    codes = _orientations().aff2axcodes(check_affine(affine))
     if None in codes:
         raise OrientationError(f"axis codes {codes}", "one anatomical direction per image axis")
     return (str(codes[0]), str(codes[1]), str(codes[2]))
@@ -157,8 +155,6 @@ def to_patch_axes(
         OrientationError: unusable affine, or a tilt over 40 degrees.
         ImageError: not a three-dimensional volume.
     """
-    import nibabel as nib
-
     if volume.ndim != 3:
         raise ImageError(f"an image with {volume.ndim} axes, shape {volume.shape}", "a 3D volume")
     a = check_affine(affine)
@@ -169,11 +165,17 @@ def to_patch_axes(
             f"at most {MAX_TILT_DEG:g} degrees, beyond which the nearest axis is ambiguous",
             "Resample the image to axes nearer to the patient's",
         )
-    start = nib.orientations.io_orientation(a)
-    end = nib.orientations.axcodes2ornt(PATCH_CODES)
-    transform = nib.orientations.ornt_transform(start, end)
-    out = nib.orientations.apply_orientation(volume, transform)
-    return out, a @ nib.orientations.inv_ornt_aff(transform, volume.shape)
+    orientations = _orientations()
+    transform = orientations.ornt_transform(orientations.io_orientation(a), orientations.axcodes2ornt(PATCH_CODES))
+    out = orientations.apply_orientation(volume, transform)
+    return out, a @ orientations.inv_ornt_aff(transform, volume.shape)
+
+
+def _orientations() -> Any:
+    """nibabel's module, imported on first use (it takes longer to load than all of this one) and untyped."""
+    from nibabel import orientations
+
+    return orientations
 
 
 def patch_from_file_grid(
@@ -201,7 +203,9 @@ def patch_from_file_grid(
 
 def patch_centre_mm(affine: npt.ArrayLike) -> Array:
     """World position (RAS+ mm) of a patch's centre, where the nigrosome-1 centroid should lie."""
-    return np.asarray(affine)[:3] @ np.append(PATCH_CENTRE, 1.0)
+    a = np.asarray(affine, dtype=np.float64)
+    centre: Array = a[:3, :3] @ np.array(PATCH_CENTRE) + a[:3, 3]
+    return centre
 
 
 def nominal_affine(side: Side) -> Array:
@@ -277,9 +281,10 @@ def _resample_cubic(oriented: npt.NDArray[np.generic], origin: Array, step: Arra
     lo = np.maximum(np.floor(origin).astype(int) - 14, 0)
     hi = np.minimum(np.ceil(last).astype(int) + 15, oriented.shape)
     window = np.asarray(oriented[tuple(slice(i, j) for i, j in zip(lo, hi, strict=True))], dtype=np.float64)
-    return ndimage.affine_transform(
-        window, np.asarray(step), offset=origin - lo, output_shape=PATCH_SHAPE, order=3, mode="nearest"
-    ).astype(np.float32)
+    patch: npt.NDArray[np.float32] = ndimage.affine_transform(
+        window, step, offset=origin - lo, output_shape=PATCH_SHAPE, output=np.float32, order=3, mode="nearest"
+    )
+    return patch
 
 
 def check_sides(right_mm: npt.ArrayLike, left_mm: npt.ArrayLike) -> None:

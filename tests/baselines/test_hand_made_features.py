@@ -10,6 +10,7 @@ from sklearn.linear_model import Ridge
 from nigradat.anatomy import PATCH_SHAPE, to_canonical
 from nigradat.baselines import FEATURE_NAMES, RidgeBaseline, hand_made_features
 from nigradat.errors import CohortError, ImageError, WeightsError
+from nigradat.phantom import render_patient, sample_latents
 
 
 def painted(n1=1.0, nigra=1.0, background=1.0, red_nucleus=1.0):
@@ -182,3 +183,12 @@ def test_unusable_training_data_are_refused(features, sbr):
 def test_prediction_wants_all_features(training):
     with pytest.raises(CohortError):
         RidgeBaseline.fit(*training).predict(np.ones((3, 5)))
+
+
+@pytest.mark.slow
+def test_phantom_patches_tell_their_uptake():
+    # preset easy: the ceiling's RMSE is about .45 of the labels' SD; the mean alone is at 1
+    latents = sample_latents(40, "easy", seed=4242)
+    pairs = [render_patient(4242, i, latents.age[i], latents.d[i]).patches for i in range(40)]
+    model = RidgeBaseline.fit(hand_made_features(to_canonical(np.stack(pairs))), latents.sbr)
+    assert model.loo_rmse < 0.8 * latents.sbr.std()

@@ -7,7 +7,7 @@ import gzip
 import nibabel as nib
 import numpy as np
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from nigradat.errors import ConfigError, ImageError, OrientationError
@@ -95,6 +95,7 @@ def test_complex_and_colour_voxels_are_refused(tmp_path):
 
 
 @given(keep=st.floats(0, 0.999), compressed=st.booleans())
+@settings(max_examples=50)
 def test_a_truncated_file_is_refused_wherever_it_ends(tmp_path_factory, keep, compressed):
     path = tmp_path_factory.mktemp("cut") / ("v.nii.gz" if compressed else "v.nii")
     write_volume(path, noise(), AFFINE)

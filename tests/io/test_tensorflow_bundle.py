@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
-from bundle_writer import VALUE, entry, header, index_bytes, masked_crc, write_bundle
 from hypothesis import given
 from hypothesis import strategies as st
 
+from bundle_writer import VALUE, entry, header, index_bytes, masked_crc, write_bundle
 from nigradat.errors import WeightsError
 from nigradat.io.tensorflow_bundle import crc32c, mask_crc, read_bundle
 
@@ -54,7 +54,7 @@ def test_crc_of_published_examples(content, crc):
     assert crc32c(content) == crc
 
 
-@given(st.integers(0, 9000), st.integers(0, 2**32 - 1))
+@given(st.integers(0, 40_000), st.integers(0, 2**32 - 1))
 def test_crc_in_lanes_equals_crc_byte_by_byte(size, seed):
     content = np.random.default_rng(seed).bytes(size)
     assert mask_crc(crc32c(content)) == masked_crc(content)
@@ -94,10 +94,10 @@ def test_a_truncated_index_is_refused_wherever_it_ends(tmp_path_factory, keep):
         read_bundle(prefix)
 
 
-@pytest.mark.parametrize("keep", [0, 1, 0.5, -1])
+@pytest.mark.parametrize("keep", [0, 1, 100, -1])
 def test_truncated_data_is_refused(prefix, keep):
     whole = data_of(prefix).read_bytes()
-    data_of(prefix).write_bytes(whole[: int(len(whole) * keep) if keep >= 0 and keep != 1 else -1])
+    data_of(prefix).write_bytes(whole[:keep])
     with pytest.raises(WeightsError, match="should lie at bytes"):
         read_bundle(prefix)
 
@@ -157,7 +157,7 @@ GOOD = {"shape": (4,), "offset": 0, "size": SIZE, "crc": masked_crc(bytes(SIZE))
         ({"offset": 2**64 - 1}, "should lie at bytes"),
         ({"size": 2**62}, "which needs 16"),
         ({"shape": (2**62,)}, "16 bytes for shape"),
-        ({"shape": (2**62,), "size": 2**64}, "needs 18446744073709551616"),
+        ({"shape": (2**62,), "size": 2**64}, "longer than 64 bits"),
         ({"shape": (2**31, 2**31, 2**31)}, "16 bytes for shape"),
         ({"shape": (2**64 - 1,)}, "a dimension of unknown size"),
         ({"shape": (2, 3)}, "which needs 24"),

@@ -25,7 +25,7 @@ def test_concordance_of_constants():
 
 
 @given(st.integers(0, 2**32 - 1))
-@settings(max_examples=25, deadline=None)
+@settings(max_examples=25)
 def test_concordance_is_correlation_times_accuracy(seed):
     rng = np.random.default_rng(seed)
     y, p = rng.uniform(0.5, 6, (2, 3, 20))

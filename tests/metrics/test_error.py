@@ -40,7 +40,7 @@ def test_three_cases_by_hand(name, by_hand):
 
 
 @given(samples)
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=60)
 def test_against_sklearn_and_scipy(both):
     y, p = both.T
     assert error.rmse(y, p) == pytest.approx(sk.root_mean_squared_error(y, p), abs=1e-12)

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import math
 
-import numpy as np
 import pytest
 import torch
 import torch.nn.functional as F
@@ -123,13 +122,13 @@ def test_glorot_is_uniform_and_biases_are_zero(kind: str) -> None:
         limit = math.sqrt(6 / (fan_in + fan_out))
         assert 0.98 * limit < float(w.abs().max()) <= limit * (1 + 1e-6)
         assert abs(float(w.std()) * math.sqrt(3) / limit - 1) < 5 / math.sqrt(w.numel())
-    assert all(float(p.abs().max()) == 0 for n, p in net.named_parameters() if n.endswith("bias"))
+    assert all(float(p.detach().abs().max()) == 0 for n, p in net.named_parameters() if n.endswith("bias"))
 
 
 def test_initialisation_depends_on_the_seed_alone() -> None:
     nets = [VggRegressor(TINY) for _ in range(3)]
     for net, seed in zip(nets, (1, 1, 2), strict=True):
-        torch.manual_seed(int(np.random.default_rng(seed).integers(100)) + id(net) % 97)
+        torch.rand(1)  # torch's own random state moves on and plays no part
         initialise(net, "he", seed)
     first, same, other = (net.state_dict() for net in nets)
     assert all(torch.equal(first[k], same[k]) for k in first)

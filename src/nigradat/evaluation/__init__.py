@@ -1,0 +1,1 @@
+"""Comparison of methods: scores with intervals over patients, tables and figures."""

@@ -28,9 +28,7 @@ from nigradat.metrics.intervals import (
     Criterion,
     SharpnessCurve,
     coverage,
-    k_at_cp,
     optimal_point,
-    point_at_k,
     sharpness_at_cp,
 )
 
@@ -93,7 +91,7 @@ def scatter_figure(
     title: str = "Predicted against reference SBR",
     label: str = "",
 ) -> Figure:
-    """Predicted against reference SBR, one panel a side, with the line of identity, R, RMSE and, where given, intervals.
+    """Predicted against reference SBR, one panel a side, with the line of identity, R, RMSE and any intervals.
 
     Intervals that miss the reference are drawn dark, the others faint; in a large cohort the bars would hide all else,
     and only the points of the missed cases are dark.
@@ -119,17 +117,16 @@ def scatter_figure(
         for side, axes in zip(Side, panels, strict=True):
             ys, ps = y[:, side.index], p[:, side.index]
             axes.plot([bottom, top], [bottom, top], color=GREY, lw=0.9, zorder=1)
-            lines = [f"R = {float(pearson_r(ys, ps)):.2f}", f"RMSE = {float(rmse(ys, ps)):.2f}"]
+            summary = f"R = {float(pearson_r(ys, ps)):.2f}, RMSE = {float(rmse(ys, ps)):.2f}, n = {len(ys)}"
             _points(axes, ys, ps, side)
             if ends is not None:
                 low, high = (end[:, side.index] for end in ends)
                 covered = float(coverage(low, high, ys))
                 _intervals(axes, side, ys, ps, low, high)
-                lines.append(f"intervals cover {100 * covered:.1f} %, dark: missed")
-            _note(axes, "\n".join([*lines, f"n = {len(ys)}"]))
-            axes.set(
-                xlim=(bottom, top), xlabel="Reference SBR", title=f"{side.value.capitalize()} striatum", aspect="equal"
-            )
+                summary += f"\nintervals cover {100 * covered:.1f} %, dark: missed"
+            axes.set_title(side.value.capitalize(), loc="left")
+            axes.set_title(summary, loc="right", fontsize=8, fontweight="normal")
+            axes.set(xlim=(bottom, top), xlabel="Reference SBR", aspect="equal")
         panels[0].set(ylim=(bottom, top), ylabel="Predicted SBR")
         return figure
 
@@ -214,7 +211,7 @@ def sharpness_cp_figure(
     """The sharpness-CP curves of several methods, one panel a side, with two points marked on each.
 
     The star is the optimum over both sides (:func:`nigradat.metrics.intervals.optimal_point`), the dot is
-    "Sharpness @ CP". Further up and further right is better.
+    "Sharpness @ CP" (left out where no width reaches it). Further up and further right is better.
 
     Args:
         curves: by method, at most five: the curves of right and left, ``(n + 1,)`` each.
@@ -244,8 +241,10 @@ def sharpness_cp_figure(
                 axes.plot(curve.cp[finite], curve.sharpness[finite], color=colour, ls=dash, lw=1.4)
                 best, there = optimum[name][side], float(sharpness_at_cp(curve, cp))
                 axes.plot(best.cp, best.sharpness, "*", ms=11, mfc=colour, mec="white", mew=0.8, zorder=4)
-                axes.plot(cp, there, "o", ms=6, mfc=colour, mec="white", mew=0.8, zorder=4)
-                lowest = min([lowest, *([there] if np.isfinite(there) else []), best.sharpness])
+                lowest = min(lowest, best.sharpness)
+                if np.isfinite(there):
+                    axes.plot(cp, there, "o", ms=6, mfc=colour, mec="white", mew=0.8, zorder=4)
+                    lowest = min(lowest, there)
             axes.set(title=f"{side.value.capitalize()} striatum", xlabel="CP (share of patients inside)")
         # what lies far beyond the marked points is not what the figure is about
         panels[0].set(
@@ -307,8 +306,9 @@ def figure_svg(figure: Figure, description: str = "") -> str:
     speaks.
     """
     buffer = io.StringIO()
+    metadata = {"Date": None, "Creator": None} | ({"Title": description} if description else {})
     with _styled():
-        figure.savefig(buffer, format="svg", metadata={"Date": None, "Creator": None, "Title": description or None})
+        figure.savefig(buffer, format="svg", metadata=metadata)
     text = buffer.getvalue()
     svg = text[text.index("<svg") :]
     prefix = f"n{hashlib.sha256(svg.encode()).hexdigest()[:10]}-"
@@ -383,11 +383,6 @@ def _intervals(axes: Axes, side: Side, x: Array, y: Array, low: Array, high: Arr
         )
 
 
-def _note(axes: Axes, text: str) -> None:
-    box = {"facecolor": "white", "edgecolor": "none", "alpha": 0.8, "pad": 1.5}
-    axes.text(0.03, 0.97, text, transform=axes.transAxes, va="top", fontsize=8, linespacing=1.35, bbox=box, zorder=5)
-
-
 def _method_key(
     axes: Axes,
     curves: Mapping[str, tuple[SharpnessCurve, SharpnessCurve]],
@@ -399,8 +394,9 @@ def _method_key(
     handles = []
     for (name, both), (colour, dash) in zip(curves.items(), METHOD_STYLE, strict=False):
         best = optimum[name].average
-        there = float(np.mean([point_at_k(c, float(k_at_cp(c, cp))).sharpness for c in both]))
-        text = f"{name}: optimum {best.sharpness:.3f} at CP {best.cp:.3f}; {there:.3f} at CP {cp:g} (averages)"
+        there = float(np.mean([sharpness_at_cp(curve, cp) for curve in both]))
+        reached = f"{there:.3f} at CP {cp:g}" if np.isfinite(there) else f"not reached at CP {cp:g}"
+        text = f"{name}: optimum {best.sharpness:.3f} at CP {best.cp:.3f}; {reached} (averages)"
         handles.append(Line2D([], [], color=colour, ls=dash, lw=1.4, marker="*", ms=8, mec="white", label=text))
     axes.axis("off")
     axes.legend(handles=handles, loc="upper left", handlelength=4, borderaxespad=0)

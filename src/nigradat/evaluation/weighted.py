@@ -1,8 +1,8 @@
 """The scores of :mod:`nigradat.metrics` for weighted cases: what a bootstrap of many scores is made of.
 
-A resample is how often each patient was drawn. With weights ``(n, B)`` a block of resamples costs one matrix product for
-all moments and running sums for the ranks; nothing is gathered or sorted resample by resample. Cases come first, so that
-putting them in another order moves whole rows.
+A resample is how often each patient was drawn. With weights ``(n, B)`` a block of resamples costs one matrix product
+for all moments and running sums for the ranks; nothing is gathered or sorted resample by resample. Cases come first, so
+that putting them in another order moves whole rows.
 With equal weights every function here agrees with its namesake in :mod:`nigradat.metrics`; the tests hold them to it.
 """
 
@@ -88,7 +88,7 @@ def errors(truth: npt.ArrayLike, predicted: npt.ArrayLike) -> Weighted:
 def sharpness_at_cp(
     truth: npt.ArrayLike, centre: npt.ArrayLike, spread: npt.ArrayLike, scale: float, cp: float
 ) -> Weighted:
-    """"Sharpness @ CP" of one side, as :func:`nigradat.metrics.sharpness_at_cp` reads it off the curve.
+    """The "Sharpness @ CP" of one side, as :func:`nigradat.metrics.sharpness_at_cp` reads it off the curve.
 
     Args:
         truth, centre, spread: ``(n,)`` SBR.

@@ -66,7 +66,7 @@ def new_folder(out: str | os.PathLike[str]) -> Iterator[Path]:
     target = Path(out).absolute()
     refuse_used_folder(target)
     with _disk_faults_named(target.parent):
-        target.parent.mkdir(parents=True, exist_ok=True)
+        _make_folder(target.parent)
         hidden = Path(tempfile.mkdtemp(prefix=f".{target.name}.", suffix=".partial", dir=target.parent))
         try:
             hidden.chmod(0o777 & ~_umask())  # mkdtemp makes it private; a result has the user's usual rights
@@ -95,7 +95,7 @@ def new_file(path: str | os.PathLike[str]) -> Iterator[Path]:
     """
     target = Path(path).absolute()
     with _disk_faults_named(target.parent):
-        target.parent.mkdir(parents=True, exist_ok=True)
+        _make_folder(target.parent)
         handle, name = tempfile.mkstemp(prefix=f".{target.stem}.", suffix=target.suffix, dir=target.parent)
         os.close(handle)
         hidden = Path(name)
@@ -151,6 +151,13 @@ def _plain(value: Any) -> Any:
     return value
 
 
+def _make_folder(folder: Path) -> None:
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+    except (FileExistsError, NotADirectoryError) as fault:
+        raise OutputError(f"{fault.filename} is a file, not a folder", "a folder", "Choose another name") from fault
+
+
 def _umask() -> int:
     mask = os.umask(0o022)
     os.umask(mask)
@@ -194,15 +201,13 @@ def _disk_faults_named(parent: Path) -> Iterator[None]:
                 "a folder of your own",
                 "Choose another output folder",
             ) from fault
-        if isinstance(fault, NotADirectoryError | FileExistsError) and _concerns(fault, parent):
-            raise OutputError(f"{fault.filename} is a file, not a folder", "a folder", "Choose another name") from fault
         raise
 
 
 def _concerns(fault: OSError, parent: Path) -> bool:
     """Whether an error is about the place being written to and not about some input that was read meanwhile."""
     if not isinstance(fault.filename, str):
-        return fault.filename is None
+        return False
     named = Path(fault.filename).absolute()
     return named.is_relative_to(parent) or parent.is_relative_to(named)
 

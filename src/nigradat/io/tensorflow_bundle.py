@@ -184,8 +184,8 @@ class _Reader:
         for shift in range(0, 70, 7):
             byte = self.take(1)[0]
             value |= (byte & 0x7F) << shift
-            if byte < 0x80:
-                return value & 0xFFFFFFFFFFFFFFFF
+            if byte < 0x80 and value < 2**64:
+                return value
         raise _Damaged("a number in the index is longer than 64 bits")
 
 
@@ -254,13 +254,13 @@ def mask_crc(crc: int) -> int:
 def crc32c(content: bytes) -> int:
     """CRC-32C (Castagnoli) of some bytes.
 
-    The bytes are cut into lanes that are taken through the table side by side; neighbouring lanes are then joined in
+    Long ones are cut into lanes that are taken through the table side by side; neighbouring lanes are then joined in
     pairs until one is left. Joining works because the CRC without its initial value is linear over GF(2).
     """
-    if len(content) < 4:
-        return _crc_of_short(content)
+    if len(content) < 4 * _CRC_LANE_BYTES:
+        return _crc_byte_by_byte(content)
     # inverting the first four bytes does what the initial value does; leading zeros then change nothing
-    lanes = 1 << max(0, math.ceil(len(content) / _CRC_LANE_BYTES) - 1).bit_length()
+    lanes = 1 << (math.ceil(len(content) / _CRC_LANE_BYTES) - 1).bit_length()
     padded = np.zeros(lanes * _CRC_LANE_BYTES, dtype=np.uint8)
     padded[-len(content) :] = np.frombuffer(content, dtype=np.uint8)
     start = padded.size - len(content)
@@ -275,10 +275,11 @@ def crc32c(content: bytes) -> int:
     return int(crc[0]) ^ 0xFFFFFFFF
 
 
-def _crc_of_short(content: bytes) -> int:
+def _crc_byte_by_byte(content: bytes) -> int:
+    table = _CRC_TABLE.tolist()
     crc = 0xFFFFFFFF
     for byte in content:
-        crc = int(_CRC_TABLE[(crc ^ byte) & 0xFF]) ^ (crc >> 8)
+        crc = table[(crc ^ byte) & 0xFF] ^ (crc >> 8)
     return crc ^ 0xFFFFFFFF
 
 

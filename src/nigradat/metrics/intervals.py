@@ -35,7 +35,7 @@ Criterion = Literal["ideal_distance", "balanced", "product", "f1"]
 
 
 def coverage(lower: npt.ArrayLike, upper: npt.ArrayLike, truth: npt.ArrayLike) -> Array:
-    """Share of cases with ``lower <= truth <= upper`` (CP, also called PICP). Shapes ``(..., n)``.
+    """Share of cases with ``lower <= truth <= upper`` (CP, also called PICP). Shapes ``(..., n)``; nan in, nan out.
 
     Raises:
         CohortError: shapes that differ.
@@ -43,7 +43,8 @@ def coverage(lower: npt.ArrayLike, upper: npt.ArrayLike, truth: npt.ArrayLike) -
     """
     low, high, y = cases(lower, upper, truth)
     _check_ends(low, high)
-    return reduced(np.mean((low <= y) & (y <= high), axis=-1))
+    unknown = np.isnan(low) | np.isnan(high) | np.isnan(y)
+    return reduced(np.mean(np.where(unknown, np.nan, (low <= y) & (y <= high)), axis=-1))
 
 
 def mpiw(lower: npt.ArrayLike, upper: npt.ArrayLike) -> Array:

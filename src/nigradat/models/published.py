@@ -93,7 +93,8 @@ def side_of(folder: Path) -> Side:
     Raises:
         WeightsError: it tells none, or both.
     """
-    words = re.split(r"[^a-z]+", folder.resolve().name.lower())
+    # not resolve(): the name that was given counts, not that of what a link leads to
+    words = re.split(r"[^a-z]+", Path(os.path.abspath(folder)).name.lower())
     named = [side for side in Side if side.value in words]
     if len(named) != 1:
         raise WeightsError(

@@ -237,7 +237,7 @@ def _background(maps: TissueMaps, grid: Grid, texture: Texture, side: SideAnatom
     m0 = maps.m0
     m0 += 0.070 * texture.coarse
     m0 += 0.035 * texture.medium
-    m0 += 0.052 * texture.fine
+    m0 += 0.056 * texture.fine
     a, lat, s = grid.anterior, grid.lateral, grid.inferior
     # lateral tegmentum and what lies behind it are brighter, most of all around the caudal nigra
     bright = _ramp((lat - 0.7 * a - 3.5) / 5.0)
@@ -248,17 +248,18 @@ def _background(maps: TissueMaps, grid: Grid, texture: Texture, side: SideAnatom
     box = grid.box((0.0, MIDLINE_MM, -6.0), (14.0, 7.0, 6.0))
     a, lat, s = grid.at(box)
     aside = np.abs(lat - (MIDLINE_MM + side.midline_mm))
-    m0[box] += 0.30 * _ramp((7.0 - aside) / 5.0) * _ramp((0.5 - s) / 4.0) * _ramp((10.0 - a) / 6.0)
+    m0[box] += 0.30 * _ramp((7.0 - aside) / 5.0) * _ramp((0.5 - s) / 4.0) * _ramp((14.0 - a) / 12.0)
     # zona incerta, subthalamic nucleus and the feet of the internal capsule, streaked with iron
-    box = grid.box((8.5, 3.0, -10.5), (6.0, 9.5, 4.5))
+    box = grid.box((6.5, 3.0, -10.5), (8.0, 9.5, 4.5))
     a, lat, s = grid.at(box)
-    weight = _ramp((a - 2.0 - 0.1 * lat) / 7.0) * _ramp((-6.8 - s) / 1.8) * _ramp((lat + 7.0) / 3.0)
+    weight = _ramp((a - 1.5 - 0.1 * lat + 1.8 * texture.coarse[box]) / 9.0)
+    weight *= _ramp((-6.8 - s) / 1.8) * _ramp((lat + 7.0) / 3.0)
     _paint(maps, box, weight * _ramp(0.70 + 0.25 * texture.medium[box] + 0.15 * texture.iron[box]), SUBTHALAMIC)
 
 
 def _pons(maps: TissueMaps, grid: Grid, texture: Texture, side: SideAnatomy) -> None:
     """Transverse fibres, corticospinal tract and lemnisci; below 3 mm inferior."""
-    box = grid.box((0.0, 0.0, 9.0), (16.0, 16.0, 6.0))
+    box = grid.box((0.0, 0.0, 9.0), (18.0, 18.0, 7.0))
     a, lat, s = grid.at(box)
     r2star = maps.r2star_hz[box]
     depth = _ramp((s - 3.0) / 2.5)
@@ -267,7 +268,7 @@ def _pons(maps: TissueMaps, grid: Grid, texture: Texture, side: SideAnatomy) -> 
     bowed = a + 0.018 * from_midline**2 + 0.25 * s + 0.5 * texture.coarse[box] + 0.35 * texture.medium[box]
     stripes = np.sin((2.0 * np.pi / 1.9) * bowed + side.stripe_phase)
     strength = _ramp(0.55 + 0.45 * texture.medium[box]) * _ramp((a + 7.0) / 4.0) * depth
-    r2star += 3.2 * stripes * strength - 1.5 * depth
+    r2star += 2.5 * stripes * strength - 1.5 * depth
     r2star += 9.0 * depth * _ellipsoid(grid, box, Ellipsoid((8.5, -1.5, 7.5), (5.0, 4.5, 7.0)), 4.0)
     r2star += 13.0 * _ellipsoid(grid, box, Ellipsoid((-8.0, -8.0, 8.5), (1.4, 3.0, 3.0)), 1.2)
     r2star += 14.0 * _ellipsoid(grid, box, Ellipsoid((-5.5, -2.0, 5.0), (1.8, 1.4, 2.5)), 1.4)
@@ -282,7 +283,7 @@ def _cisterns(maps: TissueMaps, grid: Grid, texture: Texture, side: SideAnatomy)
     a, lat, s = grid.at(box)
     aside = np.abs(lat - midline)
     half_width = 5.0 - 0.9 * (s + 9.5) - 0.10 * (a + 8.0) + 0.3 * texture.coarse[box]
-    full = _ramp((1.0 - a - 1.2 * (s + 9.5)) / 14.0 + 0.25) * _ramp((7.0 - a) / 4.0)
+    full = _ramp((1.0 - a - 1.2 * (s + 9.5)) / 14.0 + 0.25) * _ramp((9.0 - a) / 8.0)
     _paint(maps, box, _ramp((half_width - aside) / 2.2) * full, CSF)
 
     # interpeduncular fossa: a wedge that opens forwards, crossed by vessels and nerves, so never pure CSF
@@ -292,11 +293,11 @@ def _cisterns(maps: TissueMaps, grid: Grid, texture: Texture, side: SideAnatomy)
     ahead = a - (3.6 - 0.35 * s)
     wedge = _ramp((0.75 * ahead - aside) / 2.0 + 0.6) * _ramp(ahead / 2.0)
     wedge *= _ramp((s + 6.5) / 2.0) * _ramp((4.0 - s) / 1.5)
-    crossed = 0.30 + 0.20 * texture.medium[box] + 0.22 * texture.fine[box]
+    crossed = 0.30 + 0.20 * texture.medium[box] + 0.12 * texture.fine[box]
     _paint(maps, box, wedge * _ramp(crossed), CSF)
 
     # around the brainstem: an ellipse about the midline, wider at the peduncles than at the pons
-    box = grid.box((0.0, 8.0, 3.5), (16.0, 11.0, 9.0))
+    box = grid.box((0.0, 5.0, 4.5), (18.0, 18.0, 10.0))
     a, lat, s = grid.at(box)
     coarse, medium = texture.coarse[box], texture.medium[box]
     low = _ramp((s - 1.5) / 3.5)
@@ -321,8 +322,8 @@ def _red_nucleus(maps: TissueMaps, grid: Grid, texture: Texture, side: SideAnato
     weight = _ellipsoid(grid, box, RED_NUCLEUS, 1.0)
     iron = 1.3 * side.iron_ppm + 0.012 * texture.iron[box]
     _mix(maps.m0, box, weight, 1.0)
-    _mix(maps.r2star_hz, box, weight, 44.0 + IRON_R2STAR_HZ_PER_PPM * iron)
-    _mix(maps.chi_ppm, box, weight, 0.125 + iron)
+    _mix(maps.r2star_hz, box, weight, 42.5 + IRON_R2STAR_HZ_PER_PPM * iron)
+    _mix(maps.chi_ppm, box, weight, 0.120 + iron)
     maps.shapes[RN_BIT] = (box, weight)
 
 
@@ -343,8 +344,8 @@ def _nigra(maps: TissueMaps, grid: Grid, texture: Texture, side: SideAnatomy) ->
     compact = _ramp(0.5 - 1.2 * thick)
     clusters = 0.014 * texture.iron[box]
     iron = side.iron_ppm + clusters
-    chi = 0.098 + 0.030 * d + iron - 0.015 * compact
-    r2star = 37.0 + 9.0 * d + IRON_R2STAR_HZ_PER_PPM * iron - 4.0 * compact + 5.0 * texture.fine[box]
+    chi = 0.092 + 0.030 * d + iron - 0.015 * compact
+    r2star = 36.0 + 9.0 * d + IRON_R2STAR_HZ_PER_PPM * iron - 4.0 * compact + 3.5 * texture.fine[box]
 
     n1_semi = np.array(N1_SEMI_MM) * (side.n1_size * (1.0 - 0.55 * d))
     n1_centre = np.asarray(N1_CENTRE_MM) + np.asarray(side.n1_offset_mm) @ axes

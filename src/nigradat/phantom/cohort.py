@@ -33,14 +33,14 @@ from nigradat.io.pack import PHANTOM, CohortWriter
 from nigradat.phantom.anatomy import N1_BIT, RN_BIT, SN_BIT
 from nigradat.phantom.latents import Latents, Preset, get_preset, sample_latents
 from nigradat.phantom.oracle import LATENT_COLUMNS, LATENTS_FILE, MASKS_FILE, TRUTH_FILE, TRUTH_FOLDER
-from nigradat.phantom.rendering import RenderedPair, Recipe, render_pair, sample_nuisance
+from nigradat.phantom.rendering import Recipe, RenderedPair, render_pair, sample_nuisance
 
 Progress = Callable[[int, int], None]
 
 _IMAGE_STREAM: Final = 2
 _VISIT_STREAM: Final = 3
 _LABEL: Final = "digital phantom"
-_ONE_THREAD: Final = {name: "1" for name in ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS")}
+_ONE_THREAD: Final = dict.fromkeys(("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS"), "1")
 
 
 def simulate(
@@ -89,19 +89,43 @@ def simulate(
     return Path(out)
 
 
-def render_patient(seed: int, patient: int, age: float, d: npt.ArrayLike, recipe: Recipe | None = None) -> RenderedPair:
-    """Render one patient of a cohort again, for example with another recipe.
+def render_patient(
+    seed: int,
+    patient: int,
+    age: float,
+    d: npt.ArrayLike,
+    recipe: Recipe | None = None,
+    *,
+    centring_stress_mm: float = 0.0,
+    noise_factor: float = 1.0,
+    ghost_amplitude: float | None = None,
+) -> RenderedPair:
+    """Render one patient of a cohort again: bit for bit, or with one thing changed.
 
     Args:
         seed: of the cohort.
         patient: row in the cohort, from 0.
         age: years, from the cohort's latents.
-        d: degeneration ``(2,)``, right first.
+        d: degeneration ``(2,)``, right first, from the cohort's latents.
         recipe: scanner and processing; the usual one by default.
+        centring_stress_mm, noise_factor, ghost_amplitude: see :func:`~nigradat.phantom.rendering.sample_nuisance`.
+
+    Example:
+        >>> latents = sample_latents(1, "paper", seed=1)
+        >>> magnitude_only = render_patient(1, 0, latents.age[0], latents.d[0], Recipe(power=0.0))
+        >>> magnitude_only.patches.shape
+        (2, 50, 50, 20)
     """
     rng = np.random.default_rng(np.random.SeedSequence([seed, _IMAGE_STREAM, patient]))
+    nuisance = sample_nuisance(
+        rng,
+        age,
+        centring_stress_mm=centring_stress_mm,
+        noise_factor=noise_factor,
+        ghost_amplitude=ghost_amplitude,
+    )
     right, left = (float(v) for v in np.asarray(d))
-    return render_pair(right, left, sample_nuisance(rng, age), recipe)
+    return render_pair(right, left, nuisance, recipe)
 
 
 @dataclass(frozen=True)
@@ -253,7 +277,9 @@ def _reserve_masks(path: Path, patients: int) -> None:
             os.posix_fallocate(stream.fileno(), 0, path.stat().st_size)
 
 
-def _write_truth(folder: Path, latents: Latents, participants: Sequence[Participant], preset: Preset, seed: int) -> None:
+def _write_truth(
+    folder: Path, latents: Latents, participants: Sequence[Participant], preset: Preset, seed: int
+) -> None:
     rows = [["participant_id", *LATENT_COLUMNS, "age", "sex"]]
     for i, participant in enumerate(participants):
         values = [getattr(latents, name)[i] for name in ("u", "m", "d", "z", "sbr")]

@@ -138,8 +138,8 @@ class Latents:
 def sample_latents(n: int, preset: str | Preset, seed: int) -> Latents:
     """Draw ``n`` phantom patients.
 
-    Patient ``i`` of a seed and preset is the same whatever ``n``: patients are drawn in blocks of 256, each block always
-    whole and from a generator seeded with (seed, block). Presets share the underlying normal numbers.
+    Patient ``i`` of a seed and preset is the same whatever ``n``: patients are drawn in blocks of 256, each block
+    always whole and from a generator seeded with (seed, block). Presets share the underlying normal numbers.
 
     Args:
         n: number of patients, at least 1.

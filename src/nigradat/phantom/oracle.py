@@ -21,6 +21,7 @@ import numpy as np
 import numpy.typing as npt
 from scipy.stats import norm
 
+from nigradat.anatomy import Side
 from nigradat.errors import CohortError, ConfigError
 from nigradat.phantom.latents import Array, Latents, Preset, get_preset, sample_latents
 
@@ -34,7 +35,8 @@ TRUTH_FOLDER: Final = "truth"
 LATENTS_FILE: Final = "latents.tsv"
 MASKS_FILE: Final = "masks.npy"
 TRUTH_FILE: Final = "truth.json"
-LATENT_COLUMNS: Final = tuple(f"{name}_{side}" for name in ("u", "m", "d", "z", "sbr") for side in ("right", "left"))
+_PAIRED: Final = ("u", "m", "d", "z", "sbr")
+LATENT_COLUMNS: Final = tuple(f"{name}_{side.value}" for name in _PAIRED for side in Side)
 
 
 @dataclass(frozen=True)
@@ -204,9 +206,7 @@ def read_truth(cohort: str | Path) -> Truth:
         header, *lines = (folder / LATENTS_FILE).read_text(encoding="utf-8").splitlines()
         table = dict(zip(header.split("\t"), zip(*(line.split("\t") for line in lines), strict=True), strict=True))
         columns = {name: np.array(table[name], dtype=np.float64) for name in (*LATENT_COLUMNS, "age")}
-        u, m, d, z, sbr = (
-            np.stack([columns[f"{name}_right"], columns[f"{name}_left"]], axis=1) for name in ("u", "m", "d", "z", "sbr")
-        )
+        u, m, d, z, sbr = (np.stack([columns[f"{name}_right"], columns[f"{name}_left"]], axis=1) for name in _PAIRED)
         masks = np.load(folder / MASKS_FILE, mmap_mode="r", allow_pickle=False)
         preset, seed = Preset(**description["preset"]), int(description["seed"])
         latents = Latents(u, m, d, z, sbr, columns["age"], np.array(table["sex"]))

@@ -12,7 +12,7 @@ sums of slices, not matrix products: the bits do not depend on the number of thr
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from functools import lru_cache
 from typing import Final
 
@@ -25,6 +25,8 @@ from nigradat.phantom.anatomy import (
     N1_BIT,
     RN_BIT,
     SN_BIT,
+    TISSUE,
+    Box,
     Field,
     Grid,
     SideAnatomy,
@@ -35,12 +37,12 @@ from nigradat.phantom.anatomy import (
 
 Vector = tuple[float, float, float]
 
-SUPERSAMPLING: Final = 2
-_FINE_SHAPE: Final = (100, 100, 40)
+_SUPERSAMPLING: Final = 2
+_FINE_SHAPE: Final = (100, 100, 40)  # the patch with half the voxel size
 _FINE_MM: Final = (0.25, 0.25, 0.5)
 _PSF_VOXELS: Final = (0.45, 0.45, 0.50)  # SD of the point spread, in voxels
 _NOISE_VOXELS: Final = (0.78, 0.78, 0.85)  # SD of the kernel that shapes the noise, in voxels
-_TAPS: Final = 3
+_NOISE_REACH: Final = 3  # taps on each side of that kernel
 _GHOST_SHIFT: Final = 17  # voxels along the phase-encoding (anterior) axis
 _CHI_NOISE_PPM: Final = 0.14  # over the SNR: phase noise of an echo at 27 ms and 3 T, as susceptibility
 
@@ -269,7 +271,8 @@ def _render_side(
     clean = _acquire(_echo_rms(maps.m0, maps.r2star_hz, recipe.te_ms), psf)
     chi = _acquire(maps.chi_ppm, psf)
 
-    sigma = float(np.sqrt(np.mean(np.exp(-2e-3 * np.asarray(recipe.te_ms) * 19.5)))) / nuisance.snr
+    # the noise is the scanner's, so it is measured against tissue of this recipe
+    sigma = float(np.sqrt(np.mean(np.exp(-2e-3 * np.asarray(recipe.te_ms) * TISSUE.r2star_hz)))) / nuisance.snr
     real, imaginary, chi_noise = (_shaped_noise(rng) for _ in range(3))
     ghost = nuisance.ghost_amplitude * np.roll(clean, _GHOST_SHIFT, axis=0)
     real = clean + sigma * real + float(np.cos(nuisance.ghost_phase)) * ghost
@@ -288,14 +291,15 @@ def _grid(side: Side, nuisance: Nuisance, rng: np.random.Generator) -> Grid:
     axes = [
         ((np.arange(n) - (n - 1) / 2) * mm).astype(np.float32) for n, mm in zip(_FINE_SHAPE, _FINE_MM, strict=True)
     ]
-    coordinates = []
+    coordinates: list[Field] = []
     for row, offset in zip(forward.astype(np.float32), shift.astype(np.float32), strict=True):
         plane = (row[0] * axes[0] + offset)[:, None] + row[1] * axes[1][None, :]
         field = np.float32(nuisance.warp_mm / np.sqrt(3.0)) * _random_field(rng, (4, 4, 3))
         field += plane[:, :, None]
         field += row[2] * axes[2]
         coordinates.append(field)
-    return Grid(*coordinates, inverse=np.linalg.inv(forward), shift_mm=shift, spacing_mm=_FINE_MM)
+    anterior, lateral, inferior = coordinates
+    return Grid(anterior, lateral, inferior, np.asarray(np.linalg.inv(forward), np.float64), shift, _FINE_MM)
 
 
 def _rotation(degrees: Vector) -> npt.NDArray[np.float64]:
@@ -316,7 +320,8 @@ def _echo_rms(m0: Field, r2star_hz: Field, te_ms: tuple[float, ...]) -> Field:
     for te in te_ms:
         power += np.exp(np.float32(-2e-3 * te) * r2star_hz)
     power *= np.float32(1.0 / len(te_ms))
-    return m0 * np.sqrt(power, out=power)
+    signal: Field = m0 * np.sqrt(power)
+    return signal
 
 
 def _receive_profile(side: Side, nuisance: Nuisance) -> Field:
@@ -327,13 +332,14 @@ def _receive_profile(side: Side, nuisance: Nuisance) -> Field:
     )
     ga, gl, gs = nuisance.bias
     gl = -gl if side is Side.RIGHT else gl
-    return (1.0 + ga * a[:, None, None] + gl * lat[:, None] + gs * s) * np.float32(nuisance.gain)
+    profile: Field = nuisance.gain * (1.0 + ga * a[:, None, None] + gl * lat[:, None] + gs * s)
+    return profile
 
 
-def _masks(shapes: dict[int, tuple[tuple[slice, slice, slice], Field]]) -> npt.NDArray[np.uint8]:
+def _masks(shapes: dict[int, tuple[Box, Field]]) -> npt.NDArray[np.uint8]:
     """Voxels of which a structure fills at least half, one bit a structure."""
     out = np.zeros(PATCH_SHAPE, dtype=np.uint8)
-    n = SUPERSAMPLING
+    n = _SUPERSAMPLING
     for bit in (SN_BIT, N1_BIT, RN_BIT):
         box, weight = shapes[bit]
         filled = np.zeros(_FINE_SHAPE, dtype=np.float32)
@@ -384,10 +390,10 @@ def _double(control: Field, axis: int) -> Field:
 @lru_cache(maxsize=8)
 def _field_sd(doublings: int) -> float:
     """SD along one axis of unit white noise after so many subdivisions, averaged over the positions between knots."""
-    impulse = np.zeros(17)
+    impulse: Field = np.zeros(17)
     impulse[8] = 1.0
     for _ in range(doublings):
-        impulse = _double(impulse.reshape(-1, 1, 1), 0).ravel()  # type: ignore[arg-type]
+        impulse = _double(impulse, 0)
     return float(np.sqrt(np.sum(impulse**2) / 2**doublings))
 
 
@@ -395,9 +401,9 @@ def _acquire(fine: Field, sd_voxels: Vector) -> Field:
     """The point spread, and every second sample: ``(100, 100, 40)`` to ``(50, 50, 20)``."""
     out = fine
     for axis, sd in enumerate(sd_voxels):
-        reach = 3 if sd <= 0.5 else int(np.ceil(3.0 * SUPERSAMPLING * sd))
+        reach = int(np.ceil(3.0 * _SUPERSAMPLING * sd))
         # voxel i is centred between the fine samples 2 i and 2 i + 1
-        taps = np.exp(-0.5 * ((np.arange(reach) + 0.5) / (SUPERSAMPLING * sd)) ** 2)
+        taps = np.exp(-0.5 * ((np.arange(reach) + 0.5) / (_SUPERSAMPLING * sd)) ** 2)
         taps = (taps / (2.0 * taps.sum())).astype(np.float32)
         padding = [(0, 0)] * 3
         padding[axis] = (reach - 1, reach - 1)
@@ -413,9 +419,9 @@ def _acquire(fine: Field, sd_voxels: Vector) -> Field:
 
 def _shaped_noise(rng: np.random.Generator) -> Field:
     """Normal noise of SD 1 with the neighbour correlation of an interpolated image, ``(50, 50, 20)``."""
-    out = rng.standard_normal([n + 2 * _TAPS for n in PATCH_SHAPE], dtype=np.float32)
+    out = rng.standard_normal([n + 2 * _NOISE_REACH for n in PATCH_SHAPE], dtype=np.float32)
     for axis, sd in enumerate(_NOISE_VOXELS):
-        taps = np.exp(-0.5 * (np.arange(-_TAPS, _TAPS + 1) / sd) ** 2)
+        taps = np.exp(-0.5 * (np.arange(-_NOISE_REACH, _NOISE_REACH + 1) / sd) ** 2)
         taps = (taps / np.sqrt(np.sum(taps**2))).astype(np.float32)
         x = np.moveaxis(out, axis, 0)
         total = np.zeros((PATCH_SHAPE[axis], *x.shape[1:]), dtype=np.float32)
@@ -424,7 +430,3 @@ def _shaped_noise(rng: np.random.Generator) -> Field:
         out = np.moveaxis(total, 0, axis)
     return np.ascontiguousarray(out)
 
-
-def with_noise_factor(nuisance: Nuisance, factor: float) -> Nuisance:
-    """The same patient with so many times the noise."""
-    return replace(nuisance, snr=nuisance.snr / factor)

@@ -1,0 +1,396 @@
+"""``evaluate``: a trained model on patients that it has not met, with what it must be compared with."""
+
+from __future__ import annotations
+
+import csv
+import os
+import platform
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Final
+
+import numpy as np
+import numpy.typing as npt
+
+from nigradat import __version__
+from nigradat.anatomy import to_canonical
+from nigradat.baselines import RidgeBaseline, hand_made_features
+from nigradat.errors import CalibrationError, CohortError, ConfigError
+from nigradat.evaluation.result import Array, Evaluation, Intervals, Rows, Scored, Settings, Subjects, TestedOn, Trace
+from nigradat.evaluation.scoring import Resampling, compare, judge_intervals, score, skill, trace
+from nigradat.io.manifest import Participant
+from nigradat.io.pack import PackedCohort, load_cohort
+from nigradat.models.dropout import dropout_modules
+from nigradat.models.weights import LoadedModel, load_model
+from nigradat.phantom.oracle import TRUTH_FOLDER, Sides, oracle_predict, read_truth
+from nigradat.training.fit import LOG_NAME, SPLIT_NAME
+from nigradat.training.split import PARTS, Split
+from nigradat.uncertainty.calibration import Calibration, Rule, check_unseen, load_calibration
+from nigradat.uncertainty.mc_dropout import mc_samples, predict_sbr
+from nigradat.uncertainty.symmetric_mc import DEFAULT_MODE, Spread, symmetric_spread
+
+Progress = Callable[[int, int], None]
+
+TEST, WHOLE, VALIDATION = "test", "whole", "validation"
+_CHUNK: Final = 16  # visits in memory at once
+_SAMPLES: Final = 100  # Monte-Carlo draws of a model that was not calibrated
+_SCALE: Final = ("tracer", "spect_device", "spect_software")
+_SEEN: Final = {
+    "train": "These patients TRAINED the model",
+    "stop": "These patients STOPPED the training, so the weights were selected on them",
+    "calibration": "These patients CALIBRATED the intervals",
+    VALIDATION: "Half of these patients STOPPED the training and the other half CALIBRATED the intervals",
+}
+
+
+def evaluate(
+    run: str | os.PathLike[str],
+    cohort: PackedCohort | str | os.PathLike[str],
+    *,
+    trained_on: PackedCohort | str | os.PathLike[str] | None = None,
+    subset: str = TEST,
+    level: float = 0.95,
+    rule: Rule = "conformal",
+    resamples: int = 2000,
+    seed: int = 0,
+    allow_other_scale: bool = False,
+    progress: Progress | None = None,
+) -> Evaluation:
+    """Score a trained model, with bootstrap intervals over patients.
+
+    Besides the model stand the ridge regression on hand-made features, fitted on the model's own training patients, and
+    on a phantom cohort the oracle. Patches are read a few at a time, so the cohort may be larger than the memory.
+
+    Args:
+        run: model folder.
+        cohort: the run's own cohort, of which one part is taken, or another labelled one, taken whole.
+        trained_on: the run's own cohort where ``cohort`` is another; without it there is no ridge baseline.
+        subset: ``test``, or ``train``, ``stop``, ``calibration`` or ``validation`` of the run's own cohort; the result
+            then says loudly that these patients were seen.
+        level: of the calibrated intervals, and the CP at which Sharpness is read off.
+        rule: of the calibrated intervals; see :mod:`nigradat.uncertainty.calibration`.
+        resamples: bootstrap resamples of patients.
+        seed: of the resamples.
+        allow_other_scale: accept labels of another tracer, device or SPECT program than the model's.
+        progress: called with (visits predicted, visits in all).
+
+    Raises:
+        CohortError: missing labels, an empty part, a split of another cohort, or labels on another scale.
+        CalibrationError: another cohort with patients that trained or stopped the model.
+        ConfigError: an unknown subset, or a subset of another cohort.
+        WeightsError: no finished model in ``run``.
+
+    Example:
+        >>> print(nigradat.evaluate("run", "cohort").summary())                                 # doctest: +SKIP
+    """
+    loaded, data = load_model(run), _open(cohort)
+    split = _own_split(loaded, data)
+    tested, rows = _select(loaded, data, split, subset)
+    _check_scale(loaded, data, allow_other_scale)
+    subjects = _subjects(data, rows)
+    how = Resampling(resamples, seed)
+    settings = Settings(level, rule, how.confidence, resamples, seed)
+    scale = loaded.spec.sbr_max
+
+    calibration = load_calibration(loaded)
+    if calibration is not None and not tested.own and calibration.cohort_sha256 == data.sha256:
+        tested = TestedOn(**{**vars(tested), "seen": f"{_SEEN['calibration']}: this is no test of their coverage"})
+    answer = _predict(loaded, data, rows, calibration, progress)
+    traces, intervals, notes = _uncertainty(loaded, calibration, answer, subjects, level, rule, how)
+    title = str(loaded.card.get("title", loaded.folder.name))
+    model = score(
+        str(loaded.card.get("name", loaded.folder.name)),
+        title,
+        "model",
+        answer.sbr,
+        subjects,
+        how,
+        traces=traces,
+        intervals=intervals,
+    )
+
+    home, home_split = (data, split) if split is not None else _home(loaded, trained_on)
+    baselines = []
+    if home is not None and home_split is not None:
+        baselines.append(_ridge(home, home_split, data, subjects, how))
+    else:
+        notes.append("No ridge baseline: the patients that trained the model are not at hand (trained_on).")
+    oracles, oracle_notes = _oracles(data, subjects, scale, level, how)
+    notes += oracle_notes
+
+    return Evaluation(
+        run=loaded.folder,
+        card=loaded.card,
+        history=_history(loaded.folder / LOG_NAME),
+        tested=tested,
+        subjects=subjects,
+        model=model,
+        baselines=tuple(baselines),
+        oracles=tuple(oracles),
+        gains={b.name: compare(model.predicted, b.predicted, subjects, how) for b in baselines},
+        skill=skill(model.predicted, oracles[0].predicted, oracles[1].predicted, subjects, how) if oracles else {},
+        parts=_parts(home, home_split, tested, subjects),
+        notes=tuple(notes),
+        settings=settings,
+        made_with=_versions(),
+    )
+
+
+# -- Who is tested ------------------------------------------------------------------------------------------------
+
+
+def _open(cohort: PackedCohort | str | os.PathLike[str]) -> PackedCohort:
+    return cohort if isinstance(cohort, PackedCohort) else load_cohort(cohort)
+
+
+def _own_split(loaded: LoadedModel, data: PackedCohort) -> Split | None:
+    """The run's split where ``data`` is the cohort that it was trained on.
+
+    Raises:
+        CohortError: the split is not the one that the card vouches for.
+    """
+    training = loaded.card.get("training", {})
+    if training.get("cohort_sha256") != data.sha256:
+        return None
+    split = Split.load(loaded.folder / SPLIT_NAME)
+    if split.sha256 != training.get("split_sha256"):
+        raise CohortError(
+            f"{loaded.folder / SPLIT_NAME} is not the split that the model was trained with",
+            "the file that the training wrote",
+            "Take a fresh copy of the whole run folder",
+        )
+    split.check(data)
+    return split
+
+
+def _home(
+    loaded: LoadedModel, trained_on: PackedCohort | str | os.PathLike[str] | None
+) -> tuple[PackedCohort | None, Split | None]:
+    if trained_on is None:
+        return None, None
+    home = _open(trained_on)
+    split = _own_split(loaded, home)
+    if split is None:
+        raise CohortError(f"{home.folder} did not train this model", "the cohort of the training run as trained_on")
+    return home, split
+
+
+def _select(loaded: LoadedModel, data: PackedCohort, split: Split | None, subset: str) -> tuple[TestedOn, Rows]:
+    if subset not in (*PARTS, VALIDATION):
+        raise ConfigError(f"the subset '{subset}'", ", ".join((*PARTS, VALIDATION)))
+    if split is None:
+        if subset != TEST:
+            raise ConfigError(
+                f"the subset '{subset}' of a cohort that did not train this model",
+                "a part of the run's own cohort; another cohort is taken whole",
+            )
+        rows = np.arange(len(data))
+    else:
+        rows = split.rows(data, subset)
+    if len(set(np.array(data.patient_ids)[rows])) < 2:
+        raise CohortError(f"{len(rows)} visits in '{subset}'", "at least 2 patients to test on")
+    missing = int(np.count_nonzero(~np.isfinite(data.sbr[rows]).all(axis=1)))
+    if missing:
+        raise CohortError(
+            f"{missing} of {len(rows)} visits of {data.folder} have no SBR label", "both SBR values for every visit"
+        )
+    if split is None:
+        check_unseen(loaded, data, rows, "testing")
+    seen = f"{_SEEN[subset]}: this is no test" if subset in _SEEN else ""
+    part = WHOLE if split is None else subset
+    return TestedOn(data.folder.name, data.sha256, data.provenance, split is not None, part, seen), rows
+
+
+def _check_scale(loaded: LoadedModel, data: PackedCohort, allowed: bool) -> None:
+    """Refuse labels that are not on the model's scale, or not known to be.
+
+    Raises:
+        CohortError: naming what differs.
+    """
+    of_model = loaded.card.get("sbr_scale", {})
+    odd = [
+        f"{name}: {_listed(of_model.get(name))} in training, {_listed(data.sbr_scale.get(name))} here"
+        for name in _SCALE
+        if sorted(of_model.get(name) or ()) != sorted(data.sbr_scale.get(name) or ())
+    ]
+    if odd and not allowed:
+        raise CohortError(
+            f"the labels of {data.folder} are not on the model's SBR scale ({'; '.join(odd)})",
+            "labels of the same tracer, device and software",
+            "Say --allow-other-scale (allow_other_scale=True) if they were harmonised",
+        )
+
+
+def _listed(names: object) -> str:
+    return ", ".join(map(str, names)) if isinstance(names, list) and names else "unknown"
+
+
+def _subjects(data: PackedCohort, rows: Rows) -> Subjects:
+    ids = np.array(data.patient_ids)[rows]
+    _, patient_of_visit = np.unique(ids, return_inverse=True)
+    return Subjects(rows, tuple(data.participants[i] for i in rows), data.sbr[rows], patient_of_visit)
+
+
+def _parts(
+    home: PackedCohort | None, split: Split | None, tested: TestedOn, subjects: Subjects
+) -> dict[str, tuple[Participant, ...]]:
+    """Participants of the cohort table's columns."""
+    out: dict[str, tuple[Participant, ...]] = {}
+    if home is not None and split is not None:
+        parts = PARTS if tested.own else tuple(p for p in PARTS if p != TEST)
+        out = {part: tuple(home.participants[i] for i in split.rows(home, part)) for part in parts}
+    if not tested.own:
+        out["tested"] = subjects.participants
+    return {name: members for name, members in out.items() if members}
+
+
+# -- Predictions --------------------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True, eq=False)
+class _Answer:
+    """Point predictions ``(n, 2)`` and Monte-Carlo samples ``(T, n, 2)``, SBR; no samples without dropout."""
+
+    sbr: Array
+    samples: Array | None
+
+
+def _chunks(data: PackedCohort, rows: Rows) -> Iterator[npt.NDArray[np.float32]]:
+    for start in range(0, len(rows), _CHUNK):
+        yield np.stack([data.read(int(i)) for i in rows[start : start + _CHUNK]])
+
+
+def _predict(
+    loaded: LoadedModel, data: PackedCohort, rows: Rows, calibration: Calibration | None, progress: Progress | None
+) -> _Answer:
+    has_dropout = bool(dropout_modules(loaded.model))
+    count, seed = (_SAMPLES, 0) if calibration is None else (calibration.samples, calibration.seed)
+    points, draws = [], []
+    done = 0
+    for patches in _chunks(data, rows):
+        points.append(predict_sbr(loaded.model, patches))
+        if has_dropout:
+            draws.append(mc_samples(loaded.model, patches, samples=count, seed=seed))
+        done += len(patches)
+        if progress is not None:
+            progress(done, len(rows))
+    return _Answer(np.concatenate(points), np.concatenate(draws, axis=1) if has_dropout else None)
+
+
+def _uncertainty(
+    loaded: LoadedModel,
+    calibration: Calibration | None,
+    answer: _Answer,
+    subjects: Subjects,
+    level: float,
+    rule: Rule,
+    how: Resampling,
+) -> tuple[list[Trace], list[Intervals], list[str]]:
+    """Curves of plain and of symmetric MC dropout, the calibrated intervals, and what is missing and why."""
+    if answer.samples is None:
+        return [], [], ["The model has no dropout, so it has no spread and no interval."]
+    scale, samples = loaded.spec.sbr_max, answer.samples
+    spreads: list[tuple[str, str, Spread]] = [("mc", "MC dropout", symmetric_spread(samples, "mc", scale))]
+    notes = []
+    if len(loaded.model.sides) == 2:
+        mode = DEFAULT_MODE if calibration is None else calibration.mode
+        if mode != "mc":
+            spread = (
+                symmetric_spread(samples, mode, scale) if calibration is None else calibration.spread(samples, scale)
+            )
+            spreads.append((mode, f"Symmetric MC, {mode} (reconstruction)", spread))
+    traces = []
+    for name, title, spread in spreads:
+        if spread.cut_with_other is None:
+            traces.append(trace(name, title, spread.centre, spread.spread, subjects, scale, how, level))
+        else:
+            notes.append(f"{title}: its intervals are cut with the other side's, so it has no curve c +- k S.")
+    if calibration is None:
+        notes.append("Not calibrated: the spreads below are raw and make no interval. Run 'nigradat calibrate'.")
+        return traces, [], notes
+    try:
+        k = calibration.multiplier(level, rule)
+    except CalibrationError as error:
+        notes.append(f"No calibrated interval: {error}")
+        return traces, [], notes
+    lower, upper = calibration.spread(samples, scale).interval(k)
+    judged = judge_intervals(
+        f"{'Split conformal' if rule == 'conformal' else 'Nominal CP'}, {calibration.mode}",
+        lower,
+        upper,
+        subjects,
+        scale,
+        how,
+        level=level,
+        promise=calibration.promise(level, rule),
+        calibrated_on=calibration.patients,
+        conformal=rule == "conformal",
+        multiplier=k,
+    )
+    return traces, [judged], notes
+
+
+# -- What it is compared with -------------------------------------------------------------------------------------
+
+
+def _features(data: PackedCohort, rows: Rows) -> Array:
+    return np.concatenate([hand_made_features(to_canonical(patches)) for patches in _chunks(data, rows)])
+
+
+def _ridge(home: PackedCohort, split: Split, data: PackedCohort, subjects: Subjects, how: Resampling) -> Scored:
+    """Six hand-made features and ridge regression, fitted on the run's training patients alone."""
+    trained = split.rows(home, "train")
+    fitted = RidgeBaseline.fit(_features(home, trained), home.sbr[trained])
+    predicted = fitted.predict(_features(data, subjects.rows))
+    return score("ridge", "Ridge, 6 hand-made features", "baseline", predicted, subjects, how)
+
+
+def _oracles(
+    data: PackedCohort, subjects: Subjects, scale: float, level: float, how: Resampling
+) -> tuple[list[Scored], list[str]]:
+    """The best predictions from the latents that the phantom's images were made from."""
+    if not data.is_phantom:
+        return [], []
+    if not (data.folder / TRUTH_FOLDER).is_dir():
+        return [], ["The phantom's truth is not beside the cohort, so there is no oracle to compare with."]
+    truth = read_truth(data.folder)
+    if truth.participant_id != data.patient_ids:
+        raise CohortError(
+            f"{data.folder / TRUTH_FOLDER} belongs to other patients", "the truth of this cohort", "Simulate it again"
+        )
+    found = []
+    m = truth.latents.m[subjects.rows]
+    views: tuple[tuple[Sides, str], ...] = (("single", "own side"), ("pair", "both sides"))
+    for sides, sees in views:
+        best = oracle_predict(m, truth.preset, sides, level)
+        title = f"Oracle, sees {sees}"
+        curve = trace("oracle", title, best.mean, best.mean, subjects, scale, how, level)
+        judged = judge_intervals(
+            title,
+            best.lower,
+            best.upper,
+            subjects,
+            scale,
+            how,
+            level=level,
+            promise=f"central {100 * level:g} % of the phantom's own distribution given what its images were made from",
+        )
+        found.append(
+            score(f"oracle-{sides}", title, "oracle", best.mean, subjects, how, traces=[curve], intervals=[judged])
+        )
+    return found, []
+
+
+def _history(path: Path) -> tuple[Mapping[str, float], ...]:
+    if not path.is_file():
+        return ()
+    with path.open(encoding="utf-8", newline="") as stream:
+        return tuple({k: float(v) for k, v in row.items()} for row in csv.DictReader(stream))
+
+
+def _versions() -> dict[str, str]:
+    from importlib import metadata
+
+    packages: dict[str, Any] = {name: metadata.version(name) for name in ("numpy", "scipy", "torch")}
+    return {"nigradat": __version__, "python": platform.python_version(), **packages}

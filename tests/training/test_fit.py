@@ -1,0 +1,244 @@
+"""Training from a cohort to a model folder."""
+
+from __future__ import annotations
+
+import csv
+import json
+import shutil
+from collections.abc import Iterator
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+
+from nigradat.errors import CohortError, ConfigError, NigradatError, OutputError, WeightsError
+from nigradat.io.manifest import Participant
+from nigradat.io.pack import PackedCohort, load_cohort
+from nigradat.models.symmetric import build
+from nigradat.models.weights import load_model
+from nigradat.training.config import Hardware, TrainConfig, make_config
+from nigradat.training.fit import fingerprints, train
+from nigradat.training.split import Split, make_split
+from nigradat.uncertainty.mc_dropout import predict_sbr
+
+
+@pytest.fixture(autouse=True)
+def same_threads() -> Iterator[None]:
+    threads = torch.get_num_threads()
+    yield
+    torch.set_num_threads(threads)
+
+
+def tiny(**changes: object) -> TrainConfig:
+    return make_config(changes={"widths": (2, 2, 2, 2), "epochs": 2, "seed": 3, **changes})
+
+
+def state(folder: Path) -> dict[str, torch.Tensor]:
+    return load_model(folder).model.state_dict()
+
+
+def equal(a: dict[str, torch.Tensor], b: dict[str, torch.Tensor]) -> bool:
+    return a.keys() == b.keys() and all(torch.equal(a[k], b[k]) for k in a)
+
+
+def log_of(folder: Path) -> list[dict[str, float]]:
+    with (folder / "log.csv").open() as stream:
+        return [{k: float(v) for k, v in row.items()} for row in csv.DictReader(stream)]
+
+
+def test_same_seed_same_weights_bit_for_bit(small_cohort: PackedCohort, small_run: Path, tmp_path: Path) -> None:
+    torch.manual_seed(99)  # torch's own random state plays no part
+    again = train(small_cohort.folder, tmp_path / "again", tiny())
+    assert equal(state(again), state(small_run))
+    assert (again / "model.safetensors").read_bytes() == (small_run / "model.safetensors").read_bytes()
+    assert not equal(state(train(small_cohort, tmp_path / "other", tiny(seed=4))), state(small_run))
+
+
+def test_the_run_folder_explains_itself(small_cohort: PackedCohort, small_run: Path) -> None:
+    names = {p.name for p in small_run.iterdir()}
+    assert names == {"config.json", "split.json", "log.csv", "model.safetensors", "card.json"}
+    split = Split.load(small_run / "split.json")
+    assert split == make_split(small_cohort, 3)
+    card = load_model(small_run).card
+    training = card["training"]
+    assert training["kind"] == "phantom"
+    assert training["cohort_sha256"] == small_cohort.sha256
+    assert training["seen_patients"] == sorted({*split.train, *split.stop})
+    used = np.concatenate([split.rows(small_cohort, "train"), split.rows(small_cohort, "stop")])
+    assert training["seen_fingerprints"] == sorted(fingerprints(small_cohort, used))
+    assert card["config"] == tiny().to_json() == json.loads((small_run / "config.json").read_text())["config"]
+    assert card["sbr_scale"]["max"] == pytest.approx(small_cohort.sbr.max())
+
+
+def test_the_best_epochs_weights_are_kept_and_patience_stops(small_cohort: PackedCohort, tmp_path: Path) -> None:
+    config = tiny(epochs=40, patience=2, learning_rate=0.02, schedule="constant")
+    reports: list[tuple[int, int, int]] = []
+    run = train(
+        small_cohort, tmp_path / "run", config, report=lambda h, best, epochs: reports.append((len(h), best, epochs))
+    )
+    log = log_of(run)
+    errors = [row["stop_mse"] for row in log]
+    best = int(np.argmin(errors))
+    assert len(log) < 40
+    assert len(log) - 1 - best == 2
+    for end in range(1, len(log)):  # never before has patience ended
+        assert end - 1 - int(np.argmin(errors[:end])) < 2
+    assert reports == [(i + 1, int(np.argmin(errors[: i + 1])), 40) for i in range(len(log))]
+    loaded = load_model(run)
+    assert loaded.card["training"]["best_epoch"] == best
+    rows = Split.load(run / "split.json").rows(small_cohort, "stop")
+    predicted = predict_sbr(loaded.model, np.asarray(small_cohort.patches[rows]))
+    truth = small_cohort.sbr[rows]
+    assert np.mean((predicted - truth) ** 2) == pytest.approx(errors[best], rel=1e-4)
+    assert np.mean(np.abs(predicted - truth)) == pytest.approx(log[best]["stop_mae"], rel=1e-4)
+    r = np.corrcoef(predicted.ravel(), truth.ravel())[0, 1]
+    assert r == pytest.approx(log[best]["stop_r"], abs=1e-3)
+
+
+def test_it_learns(make_cohort, tmp_path: Path) -> None:  # type: ignore[no-untyped-def]
+    """A bright block that grows with the SBR is found: far better than predicting the mean."""
+    cohort = make_cohort(60, seed=5)
+    still = {"shift_voxels": 0, "shift_slices": 0, "rotation_deg": 0, "scale": 0, "noise": 0, "gain": 0}
+    config = make_config(
+        changes={
+            "widths": (4, 4, 4, 4),
+            "epochs": 12,
+            "learning_rate": 0.02,
+            "head_dropout": 0.0,
+            "symmetry_weight": 0,
+            "augmentation": still,
+        }
+    )
+    run = train(cohort, tmp_path / "run", config)
+    rows = Split.load(run / "split.json").rows(cohort, "test")
+    predicted, truth = predict_sbr(load_model(run).model, np.asarray(cohort.patches[rows])), cohort.sbr[rows]
+    assert np.mean((predicted - truth) ** 2) < 0.3 * np.var(truth)
+
+
+def test_separate_regressors_are_both_trained(small_cohort: PackedCohort, tmp_path: Path) -> None:
+    config = tiny(model="vgg-small", epochs=1, learning_rate=0.01)
+    start, end = build(config.spec, config.seed).state_dict(), state(train(small_cohort, tmp_path / "run", config))
+    for side in ("right", "left"):
+        moved = [k for k in end if k.startswith(f"nets.{side}.") and not torch.equal(end[k], start[k])]
+        assert f"nets.{side}.head.weight" in moved
+        assert f"nets.{side}.tower.blocks.0.conv1.weight" in moved
+
+
+def test_fine_tuning_starts_from_the_given_weights(small_cohort: PackedCohort, small_run: Path, tmp_path: Path) -> None:
+    standing = tiny(epochs=1, learning_rate=1e-12, weight_decay=0, seed=8, head_dropout=0.4)
+    tuned = train(small_cohort, tmp_path / "run", standing, init=small_run)
+    before, after = state(small_run), state(tuned)
+    assert all(torch.allclose(before[k], after[k], atol=1e-9) for k in before)
+    moving = tiny(epochs=1, learning_rate=0.01, seed=8)
+    assert not equal(state(train(small_cohort, tmp_path / "moved", moving, init=small_run)), before)
+
+
+def test_fine_tuning_refuses_another_network(small_cohort: PackedCohort, small_run: Path, tmp_path: Path) -> None:
+    for change in ({"widths": (2, 2, 2, 3)}, {"model": "vgg-small"}, {"centred": False}, {"sbr_max": 7.0}):
+        with pytest.raises(ConfigError, match="holds a network"):
+            train(small_cohort, tmp_path / "run", tiny(**change), init=small_run)
+    with pytest.raises(WeightsError):
+        train(small_cohort, tmp_path / "run", tiny(), init=tmp_path / "nothing")
+    assert not (tmp_path / "run").exists()  # nothing was written
+
+
+def test_a_finished_run_is_left_alone(small_cohort: PackedCohort, small_run: Path, tmp_path: Path) -> None:
+    run = shutil.copytree(small_run, tmp_path / "run")
+    before = {p.name: (p.stat().st_mtime_ns, p.read_bytes()) for p in run.iterdir()}
+    called: list[int] = []
+    assert train(small_cohort, run, tiny(), report=lambda *_: called.append(1)) == run
+    assert {p.name: (p.stat().st_mtime_ns, p.read_bytes()) for p in run.iterdir()} == before
+    assert not called
+
+
+def test_another_configuration_or_cohort_is_refused(
+    small_cohort: PackedCohort,
+    make_cohort,  # type: ignore[no-untyped-def]
+    small_run: Path,
+    tmp_path: Path,
+) -> None:
+    run = shutil.copytree(small_run, tmp_path / "run")
+    before = {p.name: p.read_bytes() for p in run.iterdir()}
+    with pytest.raises(OutputError, match=r"learning_rate: 0\.001 there, 0\.5 here"):
+        train(small_cohort, run, tiny(learning_rate=0.5))
+    with pytest.raises(OutputError, match="another run"):
+        train(make_cohort(24, seed=77), run, tiny())
+    with pytest.raises(OutputError, match="another run"):
+        train(small_cohort, run, tiny(), split=make_split(small_cohort, 1))
+    with pytest.raises(OutputError, match="another run"):
+        train(small_cohort, run, tiny(), init=small_run)
+    assert {p.name: p.read_bytes() for p in run.iterdir()} == before
+    (run / "config.json").write_text("{")
+    with pytest.raises(OutputError, match="unreadable"):
+        train(small_cohort, run, tiny())
+
+
+def test_a_folder_in_use_is_refused(small_cohort: PackedCohort, tmp_path: Path) -> None:
+    (tmp_path / "used").mkdir()
+    (tmp_path / "used" / "thesis.doc").write_text("x")
+    (tmp_path / "file").write_text("x")
+    for name in ("used", "file", "file/below"):
+        with pytest.raises(OutputError):
+            train(small_cohort, tmp_path / name, tiny())
+    assert [p.name for p in (tmp_path / "used").iterdir()] == ["thesis.doc"]
+
+
+def test_an_empty_folder_is_taken(small_cohort: PackedCohort, tmp_path: Path) -> None:
+    (tmp_path / "run").mkdir()
+    assert (train(small_cohort, tmp_path / "run", tiny(epochs=1)) / "card.json").is_file()
+
+
+def test_labels_above_the_scale_are_refused(small_cohort: PackedCohort, tmp_path: Path) -> None:
+    with pytest.raises(CohortError, match="sbr-max"):
+        train(small_cohort, tmp_path / "run", tiny(sbr_max=2.0))
+    assert not (tmp_path / "run").exists()
+
+
+def test_missing_labels_are_refused(small_cohort: PackedCohort, tmp_path: Path) -> None:
+    split = make_split(small_cohort, 1)
+    cohort = load_cohort(small_cohort.folder)
+    object.__setattr__(
+        cohort, "participants", (Participant(cohort.patient_ids[0]), *cohort.participants[1:])
+    )
+    for given in (None, split):
+        with pytest.raises(CohortError, match="labels"):
+            train(cohort, tmp_path / "run", tiny(), split=given)
+    assert not (tmp_path / "run").exists()
+
+
+def test_a_split_of_other_patients_is_refused(small_cohort: PackedCohort, tmp_path: Path) -> None:
+    split = Split(train=("x",), stop=("y",), calibration=(), test=(), seed=0)
+    with pytest.raises(CohortError, match="differ"):
+        train(small_cohort, tmp_path / "run", tiny(), split=split)
+    assert not (tmp_path / "run").exists()
+
+
+def test_altered_patches_are_refused(small_cohort: PackedCohort, tmp_path: Path) -> None:
+    folder = shutil.copytree(small_cohort.folder, tmp_path / "cohort")
+    with (folder / "patches.npy").open("r+b") as stream:
+        stream.seek(-1000, 2)
+        byte = stream.read(1)
+        stream.seek(-1000, 2)
+        stream.write(bytes([byte[0] ^ 1]))
+    with pytest.raises(CohortError, match="SHA-256"):
+        train(folder, tmp_path / "run", tiny())
+    assert not (tmp_path / "run").exists()
+
+
+def test_divergence_is_an_error_and_not_a_model(small_cohort: PackedCohort, tmp_path: Path) -> None:
+    config = tiny(learning_rate=1e30, schedule="constant", epochs=5)
+    for _ in range(2):  # also when it is tried again
+        with pytest.raises(NigradatError, match="diverged"):
+            train(small_cohort, tmp_path / "run", config)
+    assert not (tmp_path / "run" / "card.json").exists()
+
+
+def test_a_machine_that_is_not_there(small_cohort: PackedCohort, tmp_path: Path) -> None:
+    with pytest.raises(ConfigError, match="abacus"):
+        train(small_cohort, tmp_path / "run", tiny(epochs=1), hardware=Hardware(accelerator="abacus"))
+
+
+def test_threads_are_set(small_cohort: PackedCohort, tmp_path: Path) -> None:
+    train(small_cohort, tmp_path / "run", tiny(epochs=1), hardware=Hardware(accelerator="cpu", threads=1))
+    assert load_model(tmp_path / "run").card["training"]["hardware"]["threads"] == 1
