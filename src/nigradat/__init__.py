@@ -25,7 +25,7 @@ if TYPE_CHECKING:
     from nigradat.models.published import import_published as import_published
     from nigradat.models.registry import create_model as create_model
     from nigradat.models.registry import list_models as list_models
-    from nigradat.models.weights import load_model as load
+    from nigradat.models.weights import load_model as load  # noqa: F401 - public under this name
     from nigradat.pair import NigralPair as NigralPair
     from nigradat.pair import SbrPair as SbrPair
     from nigradat.pair import extract_pair as extract_pair

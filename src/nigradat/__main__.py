@@ -1,5 +1,7 @@
 """``python -m nigradat``."""
 
+import sys
+
 from nigradat.cli import main
 
-main()
+sys.exit(main())

@@ -19,12 +19,8 @@ class NigradatError(Exception):
 
     def __init__(self, found: str, expected: str = "", todo: str = "") -> None:
         self.found, self.expected, self.todo = found, expected, todo
-        parts = [found.rstrip(".") + "."]
-        if expected:
-            parts.append(f"Expected {expected.rstrip('.')}.")
-        if todo:
-            parts.append(todo.rstrip(".") + ".")
-        super().__init__(" ".join(parts))
+        parts = (found, f"Expected {expected}" if expected else "", todo)
+        super().__init__(" ".join(part if part.endswith("?") else part.rstrip(".") + "." for part in parts if part))
 
     def __reduce__(self) -> tuple[object, tuple[str, str, str]]:
         # so that an error crosses a process border (the renderer's workers) unchanged

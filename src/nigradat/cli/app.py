@@ -23,7 +23,6 @@ app = typer.Typer(
     name="nigradat",
     help="Read striatal dopamine-transporter uptake (SBR) of both sides off nigral MRI, with calibrated intervals. "
     "Research only, not for diagnosis.",
-    no_args_is_help=True,
     add_completion=False,
     pretty_exceptions_enable=False,
     context_settings={"help_option_names": ["-h", "--help"]},

@@ -7,7 +7,7 @@ from typing import Annotated
 
 import typer
 
-from nigradat.cli.console import Affine, Json, print_json, progress_bar
+from nigradat.cli.console import Affine, Json, check_affine_choice, print_json, progress_bar
 
 NAME = "cohort"
 
@@ -28,13 +28,11 @@ def run(
 
     Example: nigradat cohort manifest.tsv cohort
     """
-    from nigradat.errors import ConfigError
     from nigradat.io.pack import pack_cohort
 
-    if affine not in ("auto", "sform", "qform"):
-        raise ConfigError(f"--affine {affine}", "auto, sform or qform")
+    choice = check_affine_choice(affine)
     with progress_bar("reading", "visits") as progress:
-        packed = pack_cohort(manifest, out, affine=affine, allow_mixed=allow_mixed, progress=progress)
+        packed = pack_cohort(manifest, out, affine=choice, allow_mixed=allow_mixed, progress=progress)
     if as_json:
         print_json(
             {

@@ -1,14 +1,16 @@
-"""What the verbs share: options that mean the same everywhere, progress on standard error, tables and JSON on output."""
+"""What the verbs share: options that mean the same everywhere, checks, progress on standard error, tables and JSON."""
 
 from __future__ import annotations
 
 import sys
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
-from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated, cast
 
 import typer
+
+if TYPE_CHECKING:
+    from nigradat.io.nifti import AffineChoice
 
 Json = Annotated[bool, typer.Option("--json", help="Print the result as JSON on standard output.")]
 Seed = Annotated[int, typer.Option("--seed", min=0, max=2**31 - 1, help="Same seed, same result.")]
@@ -25,7 +27,68 @@ Rule = Annotated[
         "--rule", help="How the interval's width is chosen: conformal (with a promise) or nominal-cp (as the paper)."
     ),
 ]
-Folder = Path
+Device = Annotated[str, typer.Option("--device", help="Where to compute: auto, cpu or gpu.")]
+
+
+# -- Checks -------------------------------------------------------------------------------------------------------
+
+
+def check_choice(option: str, value: str, allowed: Sequence[str]) -> str:
+    """The value of an option that takes one of a few words.
+
+    Raises:
+        ConfigError: it is none of them.
+    """
+    from nigradat.errors import ConfigError
+
+    if value not in allowed:
+        raise ConfigError(f"{option} {value}", f"one of {', '.join(allowed)}")
+    return value
+
+
+def check_affine_choice(value: str) -> AffineChoice:
+    """The value of ``--affine``. Raises :class:`~nigradat.errors.ConfigError`."""
+    from nigradat.io.nifti import AFFINE_CHOICES
+
+    return cast("AffineChoice", check_choice("--affine", value, AFFINE_CHOICES))
+
+
+def check_device(value: str) -> str:
+    """The value of ``--device``. Raises :class:`~nigradat.errors.ConfigError`."""
+    return check_choice("--device", value, ("auto", "cpu", "gpu"))
+
+
+def parse_widths(text: str) -> tuple[int, int, int, int]:
+    """Channels of the four blocks from ``16,32,64,128``. Raises :class:`~nigradat.errors.ConfigError`."""
+    from nigradat.errors import ConfigError
+
+    parts = text.split(",")
+    if len(parts) != 4 or not all(part.strip().isdecimal() and int(part) > 0 for part in parts):
+        raise ConfigError(f"--widths {text}", "four whole numbers above 0, for example 16,32,64,128")
+    a, b, c, d = map(int, parts)
+    return a, b, c, d
+
+
+def require_extra(extra: str, *packages: str) -> None:
+    """Refuse before any work begins, not after it, where an optional part is not installed.
+
+    Raises:
+        MissingExtraError: with the command that installs it.
+    """
+    from importlib.util import find_spec
+
+    from nigradat.errors import MissingExtraError
+
+    for package in packages:
+        try:
+            is_there = find_spec(package) is not None
+        except ValueError:  # its import is blocked
+            is_there = False
+        if not is_there:
+            raise MissingExtraError(package, extra)
+
+
+# -- Output -------------------------------------------------------------------------------------------------------
 
 
 def print_json(data: object) -> None:
@@ -38,14 +101,18 @@ def print_json(data: object) -> None:
 def print_table(title: str, columns: Sequence[str], rows: Sequence[Sequence[str]]) -> None:
     """A table on standard output; the first column is left-aligned."""
     from rich.console import Console
+    from rich.markup import escape
     from rich.table import Table
 
-    table = Table(title=title, title_justify="left", box=None, header_style="bold", pad_edge=False)
+    table = Table(title=escape(title), title_justify="left", box=None, header_style="bold", pad_edge=False)
     for i, column in enumerate(columns):
         table.add_column(column, justify="left" if i == 0 else "right", no_wrap=i == 0)
     for row in rows:
-        table.add_row(*row)
+        table.add_row(*map(escape, row))
     Console(width=None if sys.stdout.isatty() else 140, highlight=False).print(table)
+
+
+# -- Progress -----------------------------------------------------------------------------------------------------
 
 
 @contextmanager
@@ -63,12 +130,13 @@ def progress_bar(what: str, unit: str) -> Iterator[Callable[[int, int], None]]:
 
     console = Console(stderr=True)
     if not console.is_terminal:
-        last = [-1]
+        last = -1
 
         def line(done: int, total: int) -> None:
+            nonlocal last
             tenth = 10 * done // max(total, 1)
-            if tenth != last[0]:
-                last[0] = tenth
+            if tenth != last:
+                last = tenth
                 print(f"{what}: {done} of {total} {unit}", file=sys.stderr, flush=True)
 
         yield line
@@ -81,16 +149,19 @@ def progress_bar(what: str, unit: str) -> Iterator[Callable[[int, int], None]]:
         TimeElapsedColumn(),
         TextColumn("left"),
         TimeRemainingColumn(),
-        TextColumn("{task.fields[note]}"),
     )
     with Progress(*columns, console=console) as bar:
-        task = bar.add_task(what, total=None, note="")
+        task = bar.add_task(what, total=None)
         yield lambda done, total: bar.update(task, completed=done, total=total)
 
 
 @contextmanager
 def training_bar(title: str) -> Iterator[Callable[[list[dict[str, float]], int, int], None]]:
-    """The progress of a fit: epoch, error of the stopping patients, best so far. Callback ``(history, best, planned)``."""
+    """The progress of a fit: epoch, error of the stopping patients, best so far.
+
+    Yields:
+        ``callback(history, best epoch, planned epochs)``.
+    """
     with progress_bar(title, "epochs") as advance:
         terminal = sys.stderr.isatty()
 

@@ -7,7 +7,7 @@ from typing import Annotated
 
 import typer
 
-from nigradat.cli.console import Json, Level, Rule, Seed, print_json, progress_bar
+from nigradat.cli.console import Json, Level, Rule, Seed, print_json, progress_bar, require_extra
 
 NAME = "evaluate"
 
@@ -15,10 +15,17 @@ NAME = "evaluate"
 def run(
     run: Annotated[Path, typer.Argument(help="Folder of a trained model.")],
     cohort: Annotated[
-        Path, typer.Argument(help="The run's own cohort (its test part is taken), or another labelled one.")
+        Path, typer.Argument(help="The run's own cohort (its test part is taken), or another labelled one (all of it).")
     ],
     out: Annotated[
         Path | None, typer.Option("--out", help="Folder for tables, figures and report.html; default RUN/evaluation.")
+    ] = None,
+    trained_on: Annotated[
+        Path | None,
+        typer.Option(
+            "--trained-on",
+            help="The run's own cohort, where another one is tested: its training patients fit the ridge baseline.",
+        ),
     ] = None,
     subset: Annotated[
         str, typer.Option("--subset", help="Part of the run's own cohort: test, calibration, stop, validation, train.")
@@ -28,7 +35,7 @@ def run(
     resamples: Annotated[int, typer.Option("--resamples", min=200, help="Bootstrap resamples of patients.")] = 2000,
     allow_other_scale: Annotated[
         bool,
-        typer.Option("--allow-other-scale", help="Evaluate on labels of another SPECT program or tracer all the same."),
+        typer.Option("--allow-other-scale", help="Accept labels of another tracer, camera or SPECT program."),
     ] = False,
     seed: Seed = 0,
     as_json: Json = False,
@@ -38,22 +45,26 @@ def run(
     Example: nigradat evaluate run cohort
     """
     from nigradat.evaluation.evaluate import evaluate
-    from nigradat.report.page import write_evaluation
+    from nigradat.report.page import check_place, write_evaluation
     from nigradat.uncertainty.calibration import check_rule
 
+    place, width_rule = out or run / "evaluation", check_rule(rule)
+    require_extra("report", "matplotlib", "jinja2")
+    check_place(place)  # before the work, not after it
     with progress_bar("predicting", "visits") as progress:
         result = evaluate(
             run,
             cohort,
+            trained_on=trained_on,
             subset=subset,
             level=level,
-            rule=check_rule(rule),
+            rule=width_rule,
             resamples=resamples,
             seed=seed,
             allow_other_scale=allow_other_scale,
             progress=progress,
         )
-    folder = write_evaluation([result], out or run / "evaluation")
+    folder = write_evaluation(result, place)
     if as_json:
         print_json({"folder": folder, "report": folder / "report.html", **result.to_json()})
     else:

@@ -7,7 +7,7 @@ from typing import Annotated
 
 import typer
 
-from nigradat.cli.console import Json, print_json
+from nigradat.cli.console import Json, check_choice, print_json
 
 NAME = "import-published"
 
@@ -36,10 +36,11 @@ def run(
     from nigradat.models.weights import read_card
 
     if not 2 <= len(folders) <= 3:
-        raise ConfigError(f"{len(folders)} folders", "one or two SavedModel folders, then OUT")
-    if side not in (None, "right", "left"):
-        raise ConfigError(f"--side {side}", "right or left")
-    out = import_published(folders[:-1], folders[-1], None if side is None else Side(side))
+        raise ConfigError(f"{len(folders)} folder(s)", "one or two SavedModel folders, then OUT")
+    if side is not None and len(folders) == 3:
+        raise ConfigError(f"--side {side} with two folders", "--side with one folder; two tell their sides by name")
+    chosen = None if side is None else Side(check_choice("--side", side, ("right", "left")))
+    out = import_published(folders[:-1], folders[-1], chosen)
     card = read_card(out)
     if as_json:
         print_json({"model": out, "title": card["title"], "licence": card["licence"], "sha256": card["sha256"]})

@@ -7,7 +7,7 @@ from typing import Annotated, Any
 
 import typer
 
-from nigradat.cli.console import Affine, Json, Level, Rule, print_json, print_table
+from nigradat.cli.console import Affine, Json, Level, Rule, check_affine_choice, print_json, print_table
 
 NAME = "predict"
 
@@ -31,17 +31,13 @@ def run(
 
     Example: nigradat predict patient.mat --model run
     """
-    from nigradat.errors import ConfigError
     from nigradat.models.weights import load_model
     from nigradat.uncertainty.calibration import check_rule
     from nigradat.uncertainty.predict import predict, predictions_to_json
 
-    if affine not in ("auto", "sform", "qform"):
-        raise ConfigError(f"--affine {affine}", "auto, sform or qform")
+    choice, width_rule = check_affine_choice(affine), check_rule(rule)
     loaded = load_model(model)
-    found = predict(
-        list(inputs or ()), loaded, right=right, left=left, affine=affine, level=level, rule=check_rule(rule)
-    )
+    found = predict(list(inputs or ()), loaded, right=right, left=left, affine=choice, level=level, rule=width_rule)
     data = predictions_to_json(loaded, found)
     if as_json:
         print_json(data)

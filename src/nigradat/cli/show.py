@@ -7,7 +7,7 @@ from typing import Annotated
 
 import typer
 
-from nigradat.cli.console import Json, print_json, print_table
+from nigradat.cli.console import Json, parse_widths, print_json, print_table
 
 NAME = "show"
 
@@ -15,22 +15,26 @@ NAME = "show"
 def run(
     model: Annotated[str, typer.Argument(help="vgg-small, sym-vgg, sym-vgg-plus, or the folder of a trained model.")],
     widths: Annotated[
-        str, typer.Option("--widths", help="Channels of the four blocks, for a model given by name.")
-    ] = "16,32,64,128",
+        str | None,
+        typer.Option("--widths", help="Channels of the four blocks of a model given by name; default 16,32,64,128."),
+    ] = None,
     as_json: Json = False,
 ) -> None:
     """Print a model's layers as the paper does, with parameters and cost a patch.
 
     Example: nigradat show sym-vgg-plus --widths 64,128,256,512
     """
-    from nigradat.cli.train import _widths
+    from nigradat.errors import ConfigError
     from nigradat.models.cost import layer_table
     from nigradat.models.registry import create_model
     from nigradat.models.symmetric import ModelSpec
     from nigradat.models.weights import load_model
 
     folder = Path(model)
-    network = load_model(folder).model if folder.is_dir() else create_model(model, ModelSpec(widths=_widths(widths)))
+    if folder.is_dir() and widths is not None:
+        raise ConfigError(f"--widths {widths} for the folder {folder}", "no --widths: its card says how wide it is")
+    spec = ModelSpec() if widths is None else ModelSpec(widths=parse_widths(widths))
+    network = load_model(folder).model if folder.is_dir() else create_model(model, spec)
     names = list(network.nets)
     rows = layer_table(network.nets[names[0]])  # type: ignore[arg-type]
     parameters, macs = sum(r.parameters for r in rows), sum(r.macs for r in rows)
@@ -43,6 +47,6 @@ def run(
     print_table(
         f"{model}: {shared}",
         ["layer", "kind", "output", "parameters", "MMAC a patch"],
-        [[r.name, r.kind, " x ".join(map(str, r.output)), f"{r.parameters:,}", f"{r.macs / 1e6:,.1f}"] for r in [*rows]]
+        [[r.name, r.kind, " x ".join(map(str, r.output)), f"{r.parameters:,}", f"{r.macs / 1e6:,.1f}"] for r in rows]
         + [["total", "", "", f"{parameters:,}", f"{macs / 1e6:,.1f}"]],
     )

@@ -43,5 +43,6 @@ def run(
     else:
         sbr = cohort.sbr
         print(
-            f"{folder}: {patients} phantom patients, preset {preset}, seed {seed}, SBR {sbr.min():.2f} to {sbr.max():.2f}"
+            f"{folder}: {patients} phantom patients, preset {preset}, seed {seed}, "
+            f"SBR {sbr.min():.2f} to {sbr.max():.2f}"
         )

@@ -8,7 +8,7 @@ from typing import Annotated
 
 import typer
 
-from nigradat.cli.console import Json, Seed, print_json, training_bar
+from nigradat.cli.console import Device, Json, Seed, check_device, print_json, require_extra, training_bar
 
 NAME = "study"
 
@@ -23,7 +23,7 @@ def run(
         str | None, typer.Option("--methods", help="Comma-separated; default what fits the scale. See 'nigradat show'.")
     ] = None,
     epochs: Annotated[int | None, typer.Option("--epochs", min=1, help="At most so many passes.")] = None,
-    device: Annotated[str, typer.Option("--device", help="auto, cpu or gpu.")] = "auto",
+    device: Device = "auto",
     seed: Seed = 1,
     as_json: Json = False,
 ) -> None:
@@ -31,13 +31,13 @@ def run(
 
     Example: nigradat study cohort study --scale quick
     """
-    from nigradat.errors import ConfigError
     from nigradat.report.page import write_evaluation
     from nigradat.study.plan import SCALES, run_study
     from nigradat.training.config import Hardware
 
-    if device not in ("auto", "cpu", "gpu"):
-        raise ConfigError(f"--device {device}", "auto, cpu or gpu")
+    hardware = Hardware(check_device(device))
+    require_extra("train", "pytorch_lightning")
+    require_extra("report", "matplotlib", "jinja2")
     folder, results = run_study(
         cohort,
         out,
@@ -45,7 +45,7 @@ def run(
         methods=tuple(methods.split(",")) if methods else (),
         changes={} if epochs is None else {"epochs": epochs},
         seed=seed,
-        hardware=Hardware(device),
+        hardware=hardware,
         bar=training_bar,
         say=lambda text: print(text, file=sys.stderr, flush=True),
     )

@@ -7,7 +7,7 @@ from typing import Annotated, Any
 
 import typer
 
-from nigradat.cli.console import Json, print_json, training_bar
+from nigradat.cli.console import Device, Json, check_device, parse_widths, print_json, require_extra, training_bar
 
 NAME = "train"
 
@@ -60,7 +60,7 @@ def run(
     init: Annotated[
         Path | None, typer.Option("--init", help="Model folder to start from (fine-tuning on your own cases).")
     ] = None,
-    device: Annotated[str, typer.Option("--device", help="auto, cpu or gpu.")] = "auto",
+    device: Device = "auto",
     devices: Annotated[int, typer.Option("--devices", min=1, help="Data-parallel processes (DDP).")] = 1,
     threads: Annotated[
         int | None, typer.Option("--threads", min=1, help="CPU threads; runs are bit-equal at equal numbers.")
@@ -76,7 +76,6 @@ def run(
 
     Example: nigradat train cohort run --widths 8,16,32,64 --epochs 30 --seed 1
     """
-    from nigradat.errors import ConfigError
     from nigradat.models.registry import get_method
     from nigradat.models.weights import read_card
     from nigradat.training.config import Hardware, make_config
@@ -85,7 +84,7 @@ def run(
 
     given = {
         "model": model,
-        "widths": None if widths is None else _widths(widths),
+        "widths": None if widths is None else parse_widths(widths),
         "epochs": epochs,
         "patience": patience,
         "batch_size": batch_size,
@@ -96,15 +95,17 @@ def run(
         "seed": seed,
         **_dropout(dropout, dropout_rate),
     }
-    if device not in ("auto", "cpu", "gpu"):
-        raise ConfigError(f"--device {device}", "auto, cpu or gpu")
+    hardware = Hardware(check_device(device), devices, threads, tensorboard)
     resolved = make_config(recipe, config, {k: v for k, v in given.items() if v is not None})
+    require_extra("train", "pytorch_lightning")
+    if tensorboard:
+        require_extra("tb", "tensorboard")
     with training_bar(get_method(resolved.model).title) as report:
         train(
             cohort,
             out,
             resolved,
-            hardware=Hardware(device, devices, threads, tensorboard),
+            hardware=hardware,
             split=None if split is None else Split.load(split),
             init=init,
             report=report,
@@ -116,17 +117,9 @@ def run(
         best = card["metrics"]
         print(
             f"{out}: {card['title']}, {card['parameters']:,} parameters, best epoch {int(best['epoch']) + 1}, stopping "
-            f"patients RMSE {best['stop_mse'] ** 0.5:.3f} SBR, R {best['stop_r']:.3f}\nNext: nigradat calibrate {out} {cohort}"
+            f"patients RMSE {best['stop_mse'] ** 0.5:.3f} SBR, R {best['stop_r']:.3f}\n"
+            f"Next: nigradat calibrate {out} {cohort}"
         )
-
-
-def _widths(text: str) -> tuple[int, ...]:
-    from nigradat.errors import ConfigError
-
-    try:
-        return tuple(int(part) for part in text.split(","))
-    except ValueError as error:
-        raise ConfigError(f"--widths {text}", "four whole numbers, for example 16,32,64,128") from error
 
 
 def _dropout(place: str | None, rate: float | None) -> dict[str, Any]:

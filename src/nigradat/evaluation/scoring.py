@@ -27,6 +27,7 @@ from nigradat.metrics import (
 CONFIDENCE: Final = 0.95
 CENTRAL: Final = 0.999  # of the range that the coverage of a valid interval is compared with
 COMPARED: Final = ("pearson_r", "rmse", "mae")
+Derive = Callable[[Mapping[str, Array]], Mapping[str, Array]]
 _PARTS: Final = (*(side.value for side in Side), "average")
 
 
@@ -38,23 +39,27 @@ class Resampling:
     seed: int = 0
     confidence: float = CONFIDENCE
 
-    def of_sides(self, sides: Mapping[Side, Weighted], patient_of_visit: Rows) -> dict[str, PerSide[Estimate | None]]:
-        """Scores of the answered sides and, where both are, their average.
+    def of_sides(
+        self, sides: Mapping[Side, Weighted], patient_of_visit: Rows, derive: Derive | None = None
+    ) -> dict[str, PerSide[Estimate | None]]:
+        """Scores of the answered sides and, where both are, of their average.
 
         Args:
             sides: the scores of each answered side.
             patient_of_visit: see :class:`~nigradat.evaluation.result.Subjects`.
+            derive: makes the final scores of right, of left and of the average from the given ones of each.
         """
 
         def statistics(index: npt.NDArray[np.intp]) -> dict[str, Array]:
             weights = weighted.patient_weights(index, patient_of_visit)
-            found = {side: scores(weights) for side, scores in sides.items()}
-            out = {f"{name}/{side.value}": value for side, all_ in found.items() for name, value in all_.items()}
+            found = {side.value: scores(weights) for side, scores in sides.items()}
             if len(found) == 2:
-                right, left = (found[side] for side in Side)
+                right, left = found.values()
                 with np.errstate(invalid="ignore"):  # -inf and inf on the two sides of a hopeless resample
-                    out |= {f"{name}/average": (right[name] + left[name]) / 2 for name in right}
-            return out
+                    found["average"] = {name: (right[name] + left[name]) / 2 for name in right}
+            if derive is not None:
+                found = {part: derive(scores) for part, scores in found.items()}
+            return {f"{name}/{part}": value for part, scores in found.items() for name, value in scores.items()}
 
         if not sides:
             return {}
@@ -194,31 +199,40 @@ def skill(model: Array, single: Array, pair: Array, subjects: Subjects, how: Res
     * ``excess_mse``: MSE less that oracle's, SBR^2;
     * ``headroom``: (R - R_single) / (R_pair - R_single), above 0 only for a method that uses the other side.
 
+    "average" is made of the averages over both sides: the ratio of average R, not the average of two ratios.
+
     Args:
         model, single, pair: predictions ``(n, 2)`` SBR.
         subjects: who was predicted.
         how: resampling.
     """
 
-    def against(m: Weighted, s: Weighted, p: Weighted) -> Weighted:
+    def all_three(*methods: Weighted) -> Weighted:
         def scored(weights: Array) -> dict[str, Array]:
-            own, one, two = m(weights), s(weights), p(weights)
-            r, r_one, r_two = own["pearson_r"], one["pearson_r"], two["pearson_r"]
-            with np.errstate(divide="ignore", invalid="ignore"):
-                return {
-                    "r_ratio": r / r_one,
-                    "r2_ratio": (r / r_one) ** 2,
-                    "excess_mse": own["mse"] - one["mse"],
-                    "headroom": (r - r_one) / (r_two - r_one),
-                }
+            found = [method(weights) for method in methods]
+            return {f"{name}{i}": scores[name] for i, scores in enumerate(found) for name in ("pearson_r", "mse")}
 
         return scored
 
-    return _together((model, single, pair), against, subjects, how)
+    def against(scores: Mapping[str, Array]) -> dict[str, Array]:
+        r, single_r, pair_r = (scores[f"pearson_r{i}"] for i in range(3))
+        with np.errstate(divide="ignore", invalid="ignore"):
+            return {
+                "r_ratio": r / single_r,
+                "r2_ratio": (r / single_r) ** 2,
+                "excess_mse": scores["mse0"] - scores["mse1"],
+                "headroom": (r - single_r) / (pair_r - single_r),
+            }
+
+    return _together((model, single, pair), all_three, subjects, how, against)
 
 
 def _together(
-    predictions: Sequence[Array], combine: Callable[..., Weighted], subjects: Subjects, how: Resampling
+    predictions: Sequence[Array],
+    combine: Callable[..., Weighted],
+    subjects: Subjects,
+    how: Resampling,
+    derive: Derive | None = None,
 ) -> Estimates:
     """A score made of several methods' scores on one resample, per side."""
     sides = {
@@ -226,4 +240,4 @@ def _together(
         for s in Side
         if all(np.isfinite(p[:, s.index]).all() for p in predictions)
     }
-    return how.of_sides(sides, subjects.patient_of_visit)
+    return how.of_sides(sides, subjects.patient_of_visit, derive)

@@ -55,7 +55,7 @@ class Cell:
         """The interval as shown, empty without one."""
         if self.low is None or self.high is None:
             return ""
-        return f"{self._shown(self.low)} to {self._shown(self.high)}"
+        return f"({self._shown(self.low)}, {self._shown(self.high)})"
 
     def _shown(self, value: float | str | None) -> str:
         if isinstance(value, str):

@@ -69,7 +69,7 @@ def accuracy_table(evaluations: Sequence[Evaluation]) -> Table:
     return _scores_table(
         evaluations,
         "accuracy",
-        "Accuracy",
+        "Accuracy, in the paper's layout",
         (("RMSE (SBR)", "rmse", False), ("MAE (SBR)", "mae", False), ("R", "pearson_r", False)),
         ("avg is the mean of the two sides' values, as in the paper.",),
     )
@@ -155,7 +155,6 @@ def skill_table(evaluations: Sequence[Evaluation]) -> Table:
     groups = (
         ("R / R of the oracle", "r_ratio", False),
         ("R² ratio", "r2_ratio", False),
-        ("Excess MSE (SBR²)", "excess_mse", True),
         ("Pair headroom used", "headroom", True),
     )
     named = methods(evaluations)
@@ -446,7 +445,7 @@ def published_accuracy_table() -> Table:
         "Method",
         tuple(Column(side, group) for group, _ in groups for side in SIDES),
         tuple(
-            Row(p.method, tuple(Cell(v) for _, key in groups for v in getattr(p, key)), "published")
+            Row(p.method, tuple(Cell(v, digits=4) for _, key in groups for v in getattr(p, key)), "published")
             for p in published.ACCURACY
         ),
         (_PUBLISHED_NOTE, *published.INCONSISTENCIES),
@@ -531,7 +530,7 @@ def _table(
     if resampled and rows:
         s = first.settings
         extra.append(
-            f"Below each value its {100 * s.confidence:g} % interval: BCa bootstrap over {first.subjects.n_patients} "
+            f"In brackets {100 * s.confidence:g} % intervals: BCa bootstrap over {first.subjects.n_patients:,} "
             f"patients, {s.resamples} resamples, both sides and all visits of a patient together."
         )
     if any(cell.mark == "p" for row in rows for cell in row.cells):

@@ -70,6 +70,8 @@ def errors(truth: npt.ArrayLike, predicted: npt.ArrayLike) -> Weighted:
         var_y, var_p, cov = myy - my**2, mpp - mp**2, myp - my * mp
         var_y = np.where(var_y > constant[0], var_y, np.nan)
         var_p = np.where(var_p > constant[1], var_p, np.nan)
+        with np.errstate(divide="ignore", invalid="ignore"):
+            concordance = 2 * cov / (np.nan_to_num(var_y) + np.nan_to_num(var_p) + (my - mp + shift) ** 2)
         return {
             "rmse": np.sqrt(msd),
             "mse": msd,
@@ -79,7 +81,7 @@ def errors(truth: npt.ArrayLike, predicted: npt.ArrayLike) -> Weighted:
             "pearson_r": np.clip(cov / np.sqrt(var_y * var_p), -1.0, 1.0),
             "spearman": _correlation(y_rank(weights), p_rank(weights), weights),
             "calibration_slope": cov / var_p,
-            "ccc": 2 * cov / (np.nan_to_num(var_y) + np.nan_to_num(var_p) + (my - mp + shift) ** 2),
+            "ccc": concordance,
         }
 
     return scores

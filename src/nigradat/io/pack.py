@@ -260,6 +260,9 @@ def pack_cohort(
     Raises:
         ManifestError: every fault of every line and of every image; nothing is written then.
         OutputError: ``out`` is in use, or the disk is full.
+
+    Example:
+        >>> len(pack_cohort("manifest.tsv", "cohort"))                                          # doctest: +SKIP
     """
     source = Path(manifest)
     scan = scan_manifest(source)
@@ -299,6 +302,10 @@ def load_cohort(folder: str | os.PathLike[str]) -> PackedCohort:
 
     Raises:
         CohortError: not a packed cohort, of an unknown version, or its files do not belong together.
+
+    Example:
+        >>> cohort = load_cohort("cohort")                                                      # doctest: +SKIP
+        >>> cohort.sbr.mean(), cohort.pair(0).patches.shape                                     # doctest: +SKIP
     """
     base = Path(folder)
     card = _read_card(base)

@@ -174,7 +174,8 @@ def import_published(
             f"{len(nets)} folders for {', '.join(s.value for s in sides)}", "one folder, or one right and one left"
         )
     sharing: Sharing = "separate" if len(nets) == 2 else ("right" if sides[0] is Side.RIGHT else "left")
-    model = PairRegressor(ModelSpec(widths=CHANNELS[::2], sharing=sharing, head_dropout=0.0, centred=False, init="glorot"))
+    spec = ModelSpec(widths=CHANNELS[::2], sharing=sharing, head_dropout=0.0, centred=False, init="glorot")
+    model = PairRegressor(spec)
     for net in nets:
         target = model.net(net.side)
         assert target is not None
@@ -195,7 +196,8 @@ def import_published(
                     "kind": "patients",
                     "provenance": {
                         "kind": "patients",
-                        "note": "trained by the authors on SMWI of Philips Ingenia 3 T scanners; who trained is not published",
+                        "note": "trained by the authors on SMWI of Philips Ingenia 3 T scanners; "
+                        "which patients is not published",
                         "files_sha256": {net.side.value: net.sha256 for net in nets},
                     },
                 },

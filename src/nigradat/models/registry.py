@@ -39,7 +39,12 @@ METHODS = {
 
 
 def list_models() -> list[str]:
-    """Names that :func:`create_model` takes."""
+    """Names that :func:`create_model` takes.
+
+    Example:
+        >>> list_models()
+        ['vgg-small', 'sym-vgg', 'sym-vgg-plus']
+    """
     return list(METHODS)
 
 

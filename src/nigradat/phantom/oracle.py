@@ -19,7 +19,7 @@ from typing import Final, Literal
 
 import numpy as np
 import numpy.typing as npt
-from scipy.stats import norm
+from scipy.special import ndtri
 
 from nigradat.anatomy import Side
 from nigradat.errors import CohortError, ConfigError
@@ -155,7 +155,7 @@ def oracle_predict(
     own, other, residual = regression_weights(p, sides)
     mu = p.log_mean + p.log_sd * (own * values + other * values[:, ::-1])
     sd = p.log_sd * float(np.sqrt(residual))
-    half = float(norm.ppf(0.5 + level / 2.0)) * sd
+    half = float(ndtri(0.5 + level / 2.0)) * sd
     return OraclePrediction(np.exp(mu + sd**2 / 2.0), np.exp(mu), np.exp(mu - half), np.exp(mu + half), sd, level)
 
 

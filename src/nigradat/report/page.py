@@ -18,16 +18,19 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
 import numpy as np
+import numpy.typing as npt
 
 from nigradat import __version__
 from nigradat.anatomy import Side
 from nigradat.errors import MissingExtraError, OutputError
 from nigradat.evaluation import figures
+from nigradat.evaluation.evaluate import TEST, WHOLE
 from nigradat.evaluation.result import Evaluation, Intervals, Scored
-from nigradat.evaluation.summary import headline, phantom_phrase, to_json
+from nigradat.evaluation.summary import headline
+from nigradat.evaluation.summary import to_json as summary_json
 from nigradat.evaluation.table import Cell, Table
 from nigradat.evaluation.tables import check_comparable, methods, result_tables
-from nigradat.io.files import new_folder, write_json, write_text
+from nigradat.io.files import new_folder, to_json
 from nigradat.metrics import Estimate
 from nigradat.models.weights import INTENDED_USE
 
@@ -74,23 +77,21 @@ def write_evaluation(
     with _place(Path(out), several) as folder:
         for name, evaluation in names.items():
             suffix = f"-{name}" if len(several) > 1 else ""
-            write_text(folder / f"{PREDICTIONS}{suffix}.tsv", _predictions(evaluation))
+            _write(folder / f"{PREDICTIONS}{suffix}.tsv", _predictions(evaluation))
         for table in tables:
-            write_text(folder / TABLES / f"{table.name}.csv", table.to_csv())
+            _write(folder / TABLES / f"{table.name}.csv", table.to_csv())
         for drawing in drawings:
-            write_text(folder / FIGURES / f"{drawing.name}.svg", drawing.svg + "\n")
-            (folder / FIGURES / f"{drawing.name}.png").write_bytes(drawing.png)
-        write_text(folder / PAGE, page)
+            _write(folder / FIGURES / f"{drawing.name}.svg", drawing.svg + "\n")
+            _write(folder / FIGURES / f"{drawing.name}.png", drawing.png)
+        _write(folder / PAGE, page)
         files = sorted(str(path.relative_to(folder).as_posix()) for path in folder.rglob("*") if path.is_file())
-        write_json(
-            folder / NUMBERS,
-            {
-                "format": FORMAT,
-                "weights": _weights(several),
-                "files": files,
-                "evaluations": {name: to_json(evaluation) for name, evaluation in names.items()},
-            },
-        )
+        marker = {
+            "format": FORMAT,
+            "weights": _weights(several),
+            "files": files,
+            "evaluations": {name: summary_json(evaluation) for name, evaluation in names.items()},
+        }
+        _write(folder / NUMBERS, to_json(marker))
     return Path(out)
 
 
@@ -135,6 +136,12 @@ def check_place(out: str | os.PathLike[str], weights: Sequence[str] | None = Non
         )
     if weights is not None and there["weights"] != list(weights):
         raise OutputError(f"{out} holds the evaluation of another model", "one of this model", "Choose another folder")
+
+
+def _write(path: Path, content: str | bytes) -> None:
+    """Into the hidden folder, which is pushed to the disk as a whole at the end."""
+    path.parent.mkdir(exist_ok=True)
+    path.write_bytes(content.encode() if isinstance(content, str) else content)
 
 
 def _read_marker(folder: Path) -> dict[str, Any] | None:
@@ -231,8 +238,8 @@ def _drawings(evaluations: Sequence[Evaluation], names: Mapping[str, Evaluation]
                 yield drawn(
                     "bland-altman",
                     figures.bland_altman_figure(y, p, title=f"Bland-Altman: {model.title}", label=label),
-                    "Difference against mean of predicted and true SBR, both sides, with 95 % limits of agreement; bands "
-                    "are their 95 % intervals. The dotted line is the regression of difference on mean.",
+                    "Difference against mean of predicted and true SBR, both sides, with 95 % limits of agreement; "
+                    "bands are their 95 % intervals. The dotted line is the regression of difference on mean.",
                     f"Bland-Altman plot of {model.title}: mean difference {Cell.of(r, 2, True).text} SBR.",
                 )
             curves = {
@@ -288,7 +295,7 @@ def _training(evaluation: Evaluation, model: Scored) -> tuple[Figure, str, str]:
     scale = float(evaluation.card.get("spec", {}).get("sbr_max", 1.0))
     # the training loss is the sum of both sides' squared errors in units of the scale
     train_rmse = scale * np.sqrt(np.maximum(series["train_loss"], 0.0) / 2)
-    panels = {
+    panels: dict[str, dict[str, npt.ArrayLike]] = {
         "RMSE (SBR)": {"training loss, as RMSE": train_rmse, "stopping patients": np.sqrt(series["stop_mse"])},
         "R": {"stopping patients": series["stop_r"]},
     }
@@ -301,8 +308,8 @@ def _training(evaluation: Evaluation, model: Scored) -> tuple[Figure, str, str]:
         label=label,
     )
     caption = (
-        "Training by epoch. The training loss (with dropout and augmentation, and with the symmetric term where there is "
-        "one) is shown as the RMSE that it amounts to; the weights of the marked epoch were kept."
+        "Training by epoch. The training loss (with dropout and augmentation, and with the symmetric term where there "
+        "is one) is shown as the RMSE that it amounts to; the weights of the marked epoch were kept."
     )
     shown = "" if best is None else f" Kept: epoch {int(best) + 1}."
     return figure, caption, f"Training curves of {model.title} over {len(evaluation.history)} epochs.{shown}"
@@ -346,14 +353,14 @@ def _page(evaluations: Sequence[Evaluation], tables: Sequence[Table], drawings: 
     check_comparable(evaluations)
     folder = resources.files("nigradat.report") / "templates"
     first = evaluations[0]
-    html = {table.name: Markup(table.to_html()) for table in tables}  # noqa: S704 (escaped cell by cell)
-    safe = [_Drawing(**{**vars(d), "svg": Markup(d.svg)}) for d in drawings]  # noqa: S704
+    html = {table.name: Markup(table.to_html()) for table in tables}
+    safe = [_Drawing(**{**vars(d), "svg": Markup(d.svg)}) for d in drawings]
     sections = [s for s in _sections(evaluations, html, safe) if _has_content(s)]
     environment = Environment(autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True)
     template = environment.from_string((folder / "evaluation.html").read_text(encoding="utf-8"))
     page: str = template.render(
         title=title,
-        style=Markup((folder / "style.css").read_text(encoding="utf-8")),  # noqa: S704
+        style=Markup((folder / "style.css").read_text(encoding="utf-8")),
         headline=headline(evaluations),
         intended_use=INTENDED_USE,
         seen=first.tested.seen,
@@ -406,12 +413,12 @@ def _sections(
 
 def _what(evaluations: Sequence[Evaluation]) -> list[str]:
     first = evaluations[0]
-    oracle = " and the oracle, the best prediction that the phantom's own latent numbers allow" if first.oracles else ""
+    oracle = ", and the phantom's oracle, the best prediction that its latent numbers allow" if first.oracles else ""
     beside = (
         f"Beside the trained {'models stand' if len(evaluations) > 1 else 'model stands'} a ridge regression on six "
         f"hand-made features, the bar that a network has to pass{oracle}."
         if first.baselines
-        else f"Beside it stands the phantom's oracle{oracle}."
+        else "Beside it stands the phantom's oracle, the best prediction that its latent numbers allow."
         if first.oracles
         else ""
     )
@@ -447,7 +454,7 @@ def _coverage_number(intervals: Intervals, side: Side, level: str, who: str) -> 
     return _KeyNumber(
         f"{side.value} SBR inside the {100 * intervals.level:g} % interval{who}",
         f"{c.covered} of {c.patients}",
-        f"{level}{c.low:.3f} to {c.high:.3f}",
+        f"{level}({c.low:.3f}, {c.high:.3f})",
     )
 
 
@@ -480,25 +487,39 @@ def _made(evaluations: Sequence[Evaluation]) -> Iterator[_Listing]:
     yield _Listing("SHA-256", "\n".join(dict.fromkeys(hashes)))
     for e in evaluations:
         if "config" in e.card:
-            yield _Listing(f"Configuration of {e.run.name}", json.dumps(e.card["config"], indent=1))
+            yield _Listing(f"{e.run.name}.toml", _toml(e.card["config"]))
 
 
 def _commands(evaluations: Sequence[Evaluation]) -> Iterator[str]:
     first = evaluations[0]
-    if first.tested.is_phantom:
-        yield f"# the tested cohort: digital phantom{phantom_phrase(first.tested.provenance)}"
+    provenance, preset = first.tested.provenance, first.tested.provenance.get("preset")
+    if first.tested.is_phantom and isinstance(preset, Mapping) and "seed" in provenance:
+        visits = sum(map(len, first.parts.values())) if first.tested.own else len(first.subjects.rows)
+        yield (
+            f"nigradat simulate {first.tested.cohort} --patients {visits} --preset {preset.get('name')} "
+            f"--seed {provenance['seed']}"
+        )
+    home = first.tested.cohort if first.tested.own else "TRAINING_COHORT"
     for e in evaluations:
-        config = e.card.get("config")
-        if config is not None:
-            seed = f" --seed {config['seed']}" if "seed" in config else ""
-            yield f"nigradat train COHORT {e.run.name} --model {e.model.name}{seed}   # and the configuration below"
-            if e.model.intervals:
-                yield f"nigradat calibrate {e.run.name} COHORT"
-        s, part = e.settings, "" if e.tested.part in ("test", "whole") else f" --subset {e.tested.part}"
+        if "config" in e.card:
+            yield f"nigradat train {home} {e.run.name} --config {e.run.name}.toml   # its lines stand below"
+        if e.model.intervals:
+            yield f"nigradat calibrate {e.run.name} {home}"
+        s, part = e.settings, "" if e.tested.part in (TEST, WHOLE) else f" --subset {e.tested.part}"
         yield (
             f"nigradat evaluate {e.run.name} {e.tested.cohort}{part} --level {s.level:g} --rule {s.rule} "
             f"--resamples {s.resamples} --seed {s.seed}"
         )
+
+
+def _toml(config: Mapping[str, Any]) -> str:
+    """A configuration as TOML; what is None has no line there."""
+    plain = {key: value for key, value in config.items() if value is not None}
+    lines = [f"{key} = {json.dumps(value)}" for key, value in plain.items() if not isinstance(value, Mapping)]
+    for key, value in plain.items():
+        if isinstance(value, Mapping):
+            lines += ["", f"[{key}]", _toml(value)]
+    return "\n".join(lines)
 
 
 def _limits(evaluations: Sequence[Evaluation]) -> Iterator[str]:
@@ -506,9 +527,9 @@ def _limits(evaluations: Sequence[Evaluation]) -> Iterator[str]:
     if first.tested.is_phantom or any(e.is_phantom_trained for e in evaluations):
         yield (
             "The digital phantom is circular: networks are trained and tested on the same generator, which was "
-            "calibrated to the paper's range of SBR and to its R. That R comes out near the paper's is by construction. "
-            "What is tested is the software, the statistics, the coverage and the order of methods below a known ceiling; "
-            "nothing about clinical validity follows."
+            "calibrated to the paper's range of SBR and to its R: that R comes out near the paper's is by design. "
+            "What is tested is the software, the statistics, the coverage and the order of methods below a known "
+            "ceiling; nothing about clinical validity follows."
         )
     yield (
         "Reconstructions: the weight of the symmetric loss, where dropout sits and how strong it is, the symmetric MC "
@@ -520,14 +541,13 @@ def _limits(evaluations: Sequence[Evaluation]) -> Iterator[str]:
         "training seed or another split can move the numbers by as much."
     )
     yield (
-        f"With {first.subjects.n_patients} patients "
-        f"the coverage of an interval is known no better than the binomial intervals in its table say; on 55 patients 52 "
-        "covered are compatible with anything from 85 to 99 %."
+        f"With {first.subjects.n_patients:,} patients the coverage of an interval is known no better than the binomial "
+        "intervals in its table say: 52 covered of 55 are compatible with anything from 85 to 99 %."
     )
     if any(e.model.intervals for e in evaluations):
         yield (
             "The promise of the calibrated intervals holds on average over calibrations, for new patients of the same "
             "kind, on each side by itself. It is none for subgroups, for both sides at once, or for another scanner."
         )
-    yield "SBR values of different tracers, cameras and programs are not on one scale; these numbers hold for the labels' own."
+    yield "SBR of different tracers, cameras and programs is not on one scale; these numbers hold for the labels' own."
     yield INTENDED_USE

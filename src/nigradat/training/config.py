@@ -52,6 +52,9 @@ class TrainConfig:
         epochs: at most so many.
         patience: stop after so many epochs without a better error on the stopping patients.
         batch_size: pairs a step.
+        average_decay: decay per step of the running average of the weights that is validated and kept; 0 keeps the
+            weights themselves.
+        start_at_mean: the fresh output layer begins at the training patients' mean SBR instead of 0.
         seed: weights, order, augmentation and dropout all come from it.
     """
 
@@ -71,6 +74,8 @@ class TrainConfig:
     epochs: Count = 30
     patience: Count = 30
     batch_size: Count = 8
+    average_decay: Rate = 0.0
+    start_at_mean: bool = True
     augmentation: AugmentationConfig = field(default_factory=AugmentationConfig)
     seed: Annotated[int, Field(ge=0, lt=2**31)] = 1
 
@@ -112,6 +117,10 @@ RECIPES: dict[str, dict[str, Any]] = {
         "learning_rate": 1e-4,
         "weight_decay": 0.0,
         "schedule": "constant",
+        "head_dropout": 0.2,
+        "batch_size": 8,
+        "average_decay": 0.0,
+        "start_at_mean": False,
         "epochs": 200,
         "patience": 30,
     },

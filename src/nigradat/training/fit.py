@@ -7,11 +7,15 @@ import hashlib
 import io
 import json
 import logging
+import multiprocessing
+import multiprocessing.queues
 import os
 import platform
+import threading
 import time
 import warnings
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -53,7 +57,8 @@ def train(
         hardware: where to compute.
         split: who trains and who stops; default the paper's 70/15/15 drawn with ``config.seed``.
         init: a model folder to start from (fine-tuning); its network must be the configuration's.
-        report: called after each epoch with (history, best epoch, planned epochs).
+        report: called after each epoch with (history, best epoch, planned epochs), in this process whatever the
+            number of devices.
 
     Returns:
         The run folder: ``config.json``, ``split.json``, ``log.csv``, ``model.safetensors``, ``card.json``.
@@ -190,7 +195,9 @@ def _fit(
         except ModuleNotFoundError as error:
             raise MissingExtraError("tensorboard", "tb") from error
     start = time.perf_counter()
-    with warnings.catch_warnings():
+    with warnings.catch_warnings(), _across_processes(report if hardware.devices > 1 else None) as passed_on:
+        if passed_on is not None:
+            keeper.report = _Reporter(out, passed_on, config.epochs)
         warnings.simplefilter("ignore")  # Lightning's advice on workers and logging steps does not fit these batches
         try:
             trainer = pl.Trainer(
@@ -227,6 +234,37 @@ def _fit(
     return mine["best_state"], mine["history"], mine["best_epoch"], time.perf_counter() - start
 
 
+@contextmanager
+def _across_processes(report: Report | None) -> Iterator[Report | None]:
+    """A stand-in for ``report`` that may be sent to another process: what it is told there, ``report`` is told here."""
+    if report is None:
+        yield None
+        return
+    told = multiprocessing.get_context("spawn").SimpleQueue()
+
+    def pass_on(report: Report) -> None:
+        while (words := told.get()) is not None:
+            report(*words)
+
+    listener = threading.Thread(target=pass_on, args=(report,), daemon=True)
+    listener.start()
+    try:
+        yield _Sender(told)
+    finally:
+        told.put(None)
+        listener.join()
+
+
+class _Sender:
+    """The other end of :func:`_across_processes`."""
+
+    def __init__(self, told: multiprocessing.queues.SimpleQueue[Any]) -> None:
+        self.told = told
+
+    def __call__(self, history: list[dict[str, float]], best: int, epochs: int) -> None:
+        self.told.put((history, best, epochs))
+
+
 class _Reporter:
     """Log file after each epoch, then the caller's own report."""
 
@@ -250,6 +288,15 @@ def _start_from(model: PairRegressor, init: str | os.PathLike[str]) -> None:
             "Give --model, --widths and --sbr-max of that model (centred inputs, too)",
         )
     model.load_state_dict(other.model.state_dict())
+
+
+def _start_at_mean(model: PairRegressor, target: np.ndarray) -> None:
+    """A constant to begin with, so that the first steps need not find it; from the training labels alone."""
+    for side in model.sides:
+        net = model.net(side)
+        assert net is not None
+        mean = target.mean() if "both" in model.nets else target[:, side.index].mean()
+        net.head.bias.data.fill_(float(mean))
 
 
 def _csv(history: list[dict[str, float]]) -> str:

@@ -3,6 +3,7 @@ and resumed takes the same way as one that was not."""
 
 from __future__ import annotations
 
+import copy
 import os
 from pathlib import Path
 from typing import Any
@@ -31,6 +32,8 @@ class FitModule(pl.LightningModule):
     def __init__(self, model: PairRegressor, config: TrainConfig, cohort: PackedCohort, split: Split) -> None:
         super().__init__()
         self.model, self.config, self.cohort, self.split = model, config, cohort, split
+        # a part of this module, so that it travels in the resume file
+        self.average = copy.deepcopy(model).requires_grad_(False) if config.average_decay else None
         self.recipe = Augmentation(**config.to_json()["augmentation"])
         self._losses: list[Tensor] = []
         self._predicted: list[Tensor] = []
@@ -61,9 +64,22 @@ class FitModule(pl.LightningModule):
         self._losses.append(loss.detach())
         return loss
 
+    @property
+    def judged(self) -> PairRegressor:
+        """The network that is validated and kept: the running average of the weights where there is one."""
+        return self.model if self.average is None else self.average
+
+    def on_train_batch_end(self, *_: object) -> None:
+        """Let the running average follow; it forgets the first, wild steps faster."""
+        if self.average is not None:
+            step = self.trainer.global_step
+            keep = min(self.config.average_decay, (1 + step) / (10 + step))
+            for mean, now in zip(self.average.parameters(), self.model.parameters(), strict=True):
+                mean.data.lerp_(now.data, 1 - keep)
+
     def validation_step(self, batch: tuple[Tensor, Tensor, int], _: int) -> None:
         """Predictions of the stopping patients, without dropout."""
-        self._predicted.append(self.model(batch[0]) * self.config.sbr_max)
+        self._predicted.append(self.judged(batch[0]) * self.config.sbr_max)
         self._target.append(batch[1])
 
     def on_validation_epoch_end(self) -> None:
@@ -127,13 +143,13 @@ class BestAndLast(pl.Callback):
         self.history.append(values)
         if self.best_epoch < 0 or values["stop_mse"] < self.history[self.best_epoch]["stop_mse"]:
             self.best_epoch = len(self.history) - 1
-            self.best_state = {k: v.detach().cpu().clone() for k, v in module.model.state_dict().items()}
+            self.best_state = {k: v.detach().cpu().clone() for k, v in module.judged.state_dict().items()}
         if self.is_over:
             trainer.should_stop = True
         if trainer.logger is not None:
             trainer.logger.log_metrics(values, step=trainer.current_epoch)
         with new_file(self.path) if trainer.is_global_zero else _nowhere() as hidden:
-            trainer.save_checkpoint(hidden)  # every process takes part
+            trainer.save_checkpoint(hidden, weights_only=False)  # every process takes part
         if trainer.is_global_zero:
             self.report(self.history, self.best_epoch)
 

@@ -125,6 +125,9 @@ def make_split(
 
     Raises:
         CohortError: too few patients, or labels missing.
+
+    Example:
+        >>> make_split(nigradat.load_cohort("cohort"), seed=1).save("split.json")               # doctest: +SKIP
     """
     ids = _patients_by_sbr(cohort)
     n = len(ids)
@@ -148,6 +151,9 @@ def make_folds(cohort: PackedCohort, k: int, seed: int, *, validation: float = 0
 
     Raises:
         CohortError: fewer than 2 folds, or too few patients for ``k``.
+
+    Example:
+        >>> folds = make_folds(nigradat.load_cohort("cohort"), k=5, seed=1)                     # doctest: +SKIP
     """
     ids = _patients_by_sbr(cohort)
     if not 2 <= k <= len(ids) // 4:

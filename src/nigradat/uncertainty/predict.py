@@ -165,14 +165,15 @@ def predict(
     given = [item for item in several if isinstance(item, NigralPair)]
     paths = [item for item in several if not isinstance(item, NigralPair)]
     out: list[PatientPrediction] = []
-    pairs = chain(given, read_inputs(paths, right=right, left=left, affine=affine) if paths or right or left else ())
+    read = () if given and not (paths or right or left) else read_inputs(paths, right=right, left=left, affine=affine)
+    pairs = chain(given, read)
     while batch := list(islice(pairs, 64)):
         out += predict_pairs(loaded, batch, level=level, rule=rule, samples=samples, seed=seed)
     return out
 
 
 def predictions_to_json(loaded: LoadedModel, predictions: Sequence[PatientPrediction]) -> dict[str, Any]:
-    """The machine-readable form of predictions: ``{"model": {...}, "patients": [...]}``, sides null where unanswered."""
+    """The machine-readable form: ``{"model": {...}, "patients": [...]}``, a side null where there is no answer."""
 
     def side_json(side: SidePrediction | None) -> dict[str, Any] | None:
         if side is None:
