@@ -13,7 +13,7 @@ import pytest
 from nigradat import __version__
 from nigradat.cli.app import app
 
-HEAVY = ("torch", "numpy", "scipy", "nibabel", "pydantic", "pytorch_lightning", "matplotlib")
+HEAVY = ("torch", "numpy", "scipy", "nibabel", "pytorch_lightning", "matplotlib")
 VERBS = "simulate cohort train calibrate evaluate predict study import-published show".split()
 
 
@@ -62,7 +62,7 @@ def test_version(call):
         (["predict", "x.mat"], ["Missing option '--model'"]),
         (["train", "cohort"], ["Missing argument", "'nigradat train --help'"]),
         (["simulate", "out", "--patients", "0"], ["--patients", "1"]),
-        (["simulate", "out", "--patients", "many"], ["--patients", "many"]),
+        (["simulate", "out", "--patients", "many"], ["--patients", "integer"]),
         (["calibrate", "run", "cohort", "--level", "1.5"], ["--level", "0.999"]),
         (["show", "sym-vgg", "more"], ["more"]),
     ],

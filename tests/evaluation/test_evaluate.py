@@ -6,7 +6,6 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from small_runs import write_cohort, write_run
 
 from nigradat import metrics
 from nigradat.anatomy import Side, to_canonical
@@ -22,6 +21,7 @@ from nigradat.training.split import Split
 from nigradat.uncertainty.calibration import calibrate
 from nigradat.uncertainty.mc_dropout import predict_sbr
 from nigradat.uncertainty.predict import predict
+from small_runs import write_cohort, write_run
 
 RESAMPLES = 200
 

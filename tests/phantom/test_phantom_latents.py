@@ -85,7 +85,7 @@ def test_seeds_differ_and_repeat() -> None:
 
 
 def test_an_unknown_preset_is_named_with_those_there_are() -> None:
-    with pytest.raises(ConfigError, match="'papper'.*paper, hard, easy, uncoupled"):
+    with pytest.raises(ConfigError, match=r"'papper'.*paper, hard, easy, uncoupled"):
         get_preset("papper")
     assert get_preset(PRESETS["easy"]) is PRESETS["easy"]
 

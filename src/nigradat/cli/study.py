@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import sys
+from dataclasses import replace
 from pathlib import Path
 from typing import Annotated
 
@@ -31,13 +32,14 @@ def run(
 
     Example: nigradat study cohort study --scale quick
     """
-    from nigradat.report.page import write_evaluation
+    from nigradat.report.page import check_place, write_evaluation
     from nigradat.study.plan import SCALES, run_study
     from nigradat.training.config import Hardware
 
     hardware = Hardware(check_device(device))
     require_extra("train", "pytorch_lightning")
     require_extra("report", "matplotlib", "jinja2")
+    check_place(out / "report")  # before the work, not after it
     folder, results = run_study(
         cohort,
         out,
@@ -49,7 +51,8 @@ def run(
         bar=training_bar,
         say=lambda text: print(text, file=sys.stderr, flush=True),
     )
-    page = write_evaluation(results, folder / "report", note=SCALES[scale].note) / "report.html"
+    results = [replace(result, notes=(*result.notes, SCALES[scale].note)) for result in results]
+    page = write_evaluation(results, folder / "report") / "report.html"
     if as_json:
         print_json({"folder": folder, "report": page, "evaluations": [r.to_json() for r in results]})
     else:

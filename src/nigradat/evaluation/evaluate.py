@@ -335,7 +335,8 @@ def _uncertainty(
 
 
 def _features(data: PackedCohort, rows: Rows) -> Array:
-    return np.concatenate([hand_made_features(to_canonical(patches)) for patches in _chunks(data, rows)])
+    canonical = (np.asarray(to_canonical(patches), dtype=np.float32) for patches in _chunks(data, rows))
+    return np.concatenate([hand_made_features(patches) for patches in canonical])
 
 
 def _ridge(home: PackedCohort, split: Split, data: PackedCohort, subjects: Subjects, how: Resampling) -> Scored:

@@ -177,7 +177,7 @@ def compare(
         first, second: predictions ``(n, 2)`` SBR; a side that either leaves out is None in the result.
         subjects: who was predicted.
         how: resampling.
-        scores: of :data:`nigradat.evaluation.weighted.ERROR_SCORES`.
+        scores: of :func:`nigradat.evaluation.weighted.moment_errors`.
     """
 
     def difference(a: Weighted, b: Weighted) -> Weighted:
@@ -236,7 +236,7 @@ def _together(
 ) -> Estimates:
     """A score made of several methods' scores on one resample, per side."""
     sides = {
-        s: combine(*(weighted.errors(subjects.truth[:, s.index], p[:, s.index]) for p in predictions))
+        s: combine(*(weighted.moment_errors(subjects.truth[:, s.index], p[:, s.index]) for p in predictions))
         for s in Side
         if all(np.isfinite(p[:, s.index]).all() for p in predictions)
     }

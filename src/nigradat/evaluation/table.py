@@ -164,8 +164,8 @@ def _plain(value: float | str | None) -> str:
 
 def _html_head(heading: str, columns: Sequence[Column]) -> str:
     if not any(c.group for c in columns):
-        names = "".join(f'<th scope="col">{escape(c.name)}</th>' for c in columns)
-        return f'<tr><th scope="col">{escape(heading)}</th>{names}</tr>'
+        plain = "".join(f'<th scope="col">{escape(c.name)}</th>' for c in columns)
+        return f'<tr><th scope="col">{escape(heading)}</th>{plain}</tr>'
     top = [f'<th scope="col" rowspan="2">{escape(heading)}</th>']
     below: list[str] = []
     for group, members in itertools.groupby(columns, key=lambda c: c.group):

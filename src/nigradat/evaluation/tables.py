@@ -17,7 +17,7 @@ from nigradat.errors import CohortError
 from nigradat.evaluation import published
 from nigradat.evaluation.result import Estimates, Evaluation, Intervals, Scored, Trace
 from nigradat.evaluation.scoring import CENTRAL, Resampling, compare
-from nigradat.evaluation.table import Cell, Column, Row, Table
+from nigradat.evaluation.table import MINUS, Cell, Column, Row, Table
 from nigradat.io.manifest import Participant
 from nigradat.metrics import BlandAltman, Estimate, PerSide, bland_altman, bland_altman_clustered
 
@@ -410,7 +410,7 @@ def _right_left(members: Members) -> str:
     sbr = _sbr(members)
     if len(sbr) < 3 or np.ptp(sbr, axis=0).min() == 0:
         return "n/a"
-    return f"{np.corrcoef(sbr.T)[0, 1]:.3f}"
+    return f"{np.corrcoef(sbr.T)[0, 1]:.3f}".replace("-", MINUS)
 
 
 _COHORT_ROWS: Final[tuple[tuple[str, Callable[[Members], str], str], ...]] = (

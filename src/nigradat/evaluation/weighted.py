@@ -55,33 +55,55 @@ def errors(truth: npt.ArrayLike, predicted: npt.ArrayLike) -> Weighted:
     Args:
         truth, predicted: ``(n,)`` SBR, finite.
     """
+    of_moments, of_ranks = moment_errors(truth, predicted), rank_errors(truth, predicted)
+
+    def scores(weights: Array) -> dict[str, Array]:
+        found = {**of_moments(weights), **of_ranks(weights)}
+        return {name: found[name] for name in ERROR_SCORES}
+
+    return scores
+
+
+def moment_errors(truth: npt.ArrayLike, predicted: npt.ArrayLike) -> Weighted:
+    """The scores among :data:`ERROR_SCORES` that are made of means: all but ``median_ae`` and ``spearman``."""
     y, p = np.asarray(truth, dtype=np.float64), np.asarray(predicted, dtype=np.float64)
     d = p - y
     # moments about the means of all cases, so that little is lost to cancellation
     yc, pc = y - y.mean(), p - p.mean()
     moments = np.stack([yc, pc, yc**2, pc**2, yc * pc, np.abs(d), d, d**2])
-    constant = [max(1e-13 * float(np.mean(x**2)), 0.0 if np.ptp(v) > 0 else np.inf) for x, v in ((yc, y), (pc, p))]
+    # a variance below this is rounding: the resample is constant
+    least_y, least_p = (1e-13 * float(np.mean(c**2)) if np.ptp(v) > 0 else np.inf for c, v in ((yc, y), (pc, p)))
     shift = float(y.mean() - p.mean())
-    absolute, y_rank, p_rank = OrderStatistics(np.abs(d)), Midranks(y), Midranks(p)
 
     def scores(weights: Array) -> dict[str, Array]:
-        n = weights.sum(axis=0)
-        my, mp, myy, mpp, myp, mad, md, msd = moments @ weights / n
-        var_y, var_p, cov = myy - my**2, mpp - mp**2, myp - my * mp
-        var_y = np.where(var_y > constant[0], var_y, np.nan)
-        var_p = np.where(var_p > constant[1], var_p, np.nan)
+        my, mp, myy, mpp, myp, mad, md, msd = moments @ weights / weights.sum(axis=0)
+        cov, var_y, var_p = myp - my * mp, myy - my**2, mpp - mp**2
+        var_y, var_p = np.where(var_y > least_y, var_y, np.nan), np.where(var_p > least_p, var_p, np.nan)
         with np.errstate(divide="ignore", invalid="ignore"):
             concordance = 2 * cov / (np.nan_to_num(var_y) + np.nan_to_num(var_p) + (my - mp + shift) ** 2)
         return {
             "rmse": np.sqrt(msd),
             "mse": msd,
             "mae": mad,
-            "median_ae": absolute(weights, np.floor((n + 1) / 2), np.floor(n / 2) + 1).mean(axis=0),
             "bias": md,
             "pearson_r": np.clip(cov / np.sqrt(var_y * var_p), -1.0, 1.0),
-            "spearman": _correlation(y_rank(weights), p_rank(weights), weights),
             "calibration_slope": cov / var_p,
             "ccc": concordance,
+        }
+
+    return scores
+
+
+def rank_errors(truth: npt.ArrayLike, predicted: npt.ArrayLike) -> Weighted:
+    """The scores among :data:`ERROR_SCORES` that are made of ranks: ``median_ae`` and ``spearman``."""
+    y, p = np.asarray(truth, dtype=np.float64), np.asarray(predicted, dtype=np.float64)
+    absolute, y_rank, p_rank = OrderStatistics(np.abs(p - y)), Midranks(y), Midranks(p)
+
+    def scores(weights: Array) -> dict[str, Array]:
+        n = weights.sum(axis=0)
+        return {
+            "median_ae": absolute(weights, np.floor((n + 1) / 2), np.floor(n / 2) + 1).mean(axis=0),
+            "spearman": _correlation(y_rank(weights), p_rank(weights), weights),
         }
 
     return scores

@@ -63,6 +63,11 @@ def seed_dropout(model: nn.Module, seed: int, device: torch.device | str = "cpu"
         module.generator = generator
 
 
+def module_seed(seed: int, i: int) -> int:
+    """Seed of the mask of the ``i``-th of :func:`dropout_modules` in the draw ``seed``."""
+    return (seed + i) % 2**63
+
+
 @contextmanager
 def one_network_draw(model: nn.Module, seed: int) -> Iterator[None]:
     """Inside, ``model`` is one fixed thinned network drawn from ``seed``; afterwards it is as before, errors included.
@@ -73,7 +78,7 @@ def one_network_draw(model: nn.Module, seed: int) -> Iterator[None]:
     before = [(m.generator, m.sampling, m.mask) for m in modules]
     try:
         for i, m in enumerate(modules):
-            m.generator, m.sampling, m.mask = torch.Generator().manual_seed((seed + i) % 2**63), True, None
+            m.generator, m.sampling, m.mask = torch.Generator().manual_seed(module_seed(seed, i)), True, None
         yield
     finally:
         for m, (old, sampling, mask) in zip(modules, before, strict=True):

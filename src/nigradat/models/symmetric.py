@@ -38,7 +38,7 @@ class ModelSpec:
 
     widths: tuple[int, ...] = SMALL_WIDTHS
     sharing: Sharing = "shared"
-    head_dropout: float = 0.2
+    head_dropout: float = 0.3
     block_dropout: float = 0.0
     centred: bool = True
     init: Initialisation = "he"

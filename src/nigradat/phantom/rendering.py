@@ -192,7 +192,7 @@ def _sample_side(rng: np.random.Generator, centring_stress_mm: float) -> SideNui
     return SideNuisance(
         centring_mm=_vector(centring),
         sn_angle_deg=float(rng.normal(0.0, 3.0)),
-        n1_contrast=float(np.exp(rng.normal(0.0, 0.3))),
+        n1_contrast=float(np.exp(rng.normal(0.0, 0.2))),
         n1_size=float(np.exp(rng.normal(0.0, 0.12))),
         n1_offset_mm=_vector(rng.normal(0.0, (0.6, 0.6, 0.2))),
         stripe_phase=float(rng.uniform(0.0, 2.0 * np.pi)),

@@ -28,12 +28,12 @@ class AugmentationConfig:
     """See :class:`nigradat.training.augment.Augmentation`, which this becomes."""
 
     probability: Share = 0.8
-    shift_voxels: NotNegative = 2.0
+    shift_voxels: NotNegative = 1.0
     shift_slices: Annotated[int, Field(ge=0, le=5)] = 1
-    rotation_deg: NotNegative = 8.0
-    scale: Annotated[float, Field(ge=0, lt=0.5)] = 0.03
-    noise: NotNegative = 0.03
-    gain: Annotated[float, Field(ge=0, lt=1)] = 0.03
+    rotation_deg: NotNegative = 4.0
+    scale: Annotated[float, Field(ge=0, lt=0.5)] = 0.02
+    noise: NotNegative = 0.02
+    gain: Annotated[float, Field(ge=0, lt=1)] = 0.02
     mirror_pairs: Share = 0.0
 
 
@@ -60,7 +60,7 @@ class TrainConfig:
 
     model: str = "sym-vgg-plus"
     widths: tuple[Count, Count, Count, Count] = (16, 32, 64, 128)
-    head_dropout: Rate = 0.2
+    head_dropout: Rate = 0.3
     block_dropout: Rate = 0.0
     centred: bool = True
     init: Initialisation = "he"
@@ -68,13 +68,13 @@ class TrainConfig:
     symmetry_weight: NotNegative | None = None
     symmetry_eps: NotNegative = PAPER_EPS
     optimiser: Literal["adamw", "adam"] = "adamw"
-    learning_rate: Positive = 1e-3
-    weight_decay: NotNegative = 0.01
+    learning_rate: Positive = 7e-4
+    weight_decay: NotNegative = 0.05
     schedule: Literal["one-cycle", "constant"] = "one-cycle"
-    epochs: Count = 30
-    patience: Count = 30
-    batch_size: Count = 8
-    average_decay: Rate = 0.0
+    epochs: Count = 36
+    patience: Count = 36
+    batch_size: Count = 4
+    average_decay: Rate = 0.99
     start_at_mean: bool = True
     augmentation: AugmentationConfig = field(default_factory=AugmentationConfig)
     seed: Annotated[int, Field(ge=0, lt=2**31)] = 1

@@ -106,7 +106,7 @@ class FitModule(pl.LightningModule):
         if c.schedule == "constant":
             return optimiser
         steps = -(-len(self.split.rows(self.cohort, "train")) // c.batch_size) * c.epochs
-        schedule = torch.optim.lr_scheduler.OneCycleLR(optimiser, c.learning_rate, total_steps=steps, pct_start=0.3)
+        schedule = torch.optim.lr_scheduler.OneCycleLR(optimiser, c.learning_rate, total_steps=steps, pct_start=0.2)
         return {"optimizer": optimiser, "lr_scheduler": {"scheduler": schedule, "interval": "step"}}
 
 

@@ -30,7 +30,15 @@ from nigradat.models.weights import LoadedModel, load_model
 from nigradat.training.fit import SPLIT_NAME, fingerprints
 from nigradat.training.split import Split
 from nigradat.uncertainty.mc_dropout import mc_samples
-from nigradat.uncertainty.symmetric_mc import DEFAULT_MODE, Fusion, Spread, SymmetricMode, fit_fusion, symmetric_spread
+from nigradat.uncertainty.symmetric_mc import (
+    DEFAULT_MODE,
+    Fusion,
+    Spread,
+    SymmetricMode,
+    check_mode,
+    fit_fusion,
+    symmetric_spread,
+)
 
 CALIBRATION_NAME = "calibration.json"
 Rule = Literal["conformal", "nominal-cp"]
@@ -241,7 +249,7 @@ def load_calibration(loaded: LoadedModel) -> Calibration | None:
         data: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
         scores = np.array([[_score_from_json(v) for v in data["scores"][side.value]] for side in Side])
         calibration = Calibration(
-            data["mode"],
+            check_mode(data["mode"]),
             int(data["samples"]),
             int(data["seed"]),
             scores,
@@ -250,7 +258,9 @@ def load_calibration(loaded: LoadedModel) -> Calibration | None:
             data["weights_sha256"],
             Fusion(**data["fusion"]) if data["fusion"] else None,
         )
-    except (ValueError, KeyError, TypeError) as error:
+        if scores.ndim != 2 or scores.shape != (2, calibration.patients):
+            raise ValueError(f"scores of shape {scores.shape} for {calibration.patients} patients")
+    except (ValueError, KeyError, TypeError, ConfigError) as error:
         raise CalibrationError(f"{path} is damaged ({error})", "the file that 'nigradat calibrate' wrote") from error
     if calibration.weights_sha256 != loaded.card["sha256"]["model.safetensors"]:
         raise CalibrationError(f"{path} was made for other weights", "a calibration of this model", "Calibrate again")

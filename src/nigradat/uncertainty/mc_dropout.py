@@ -15,9 +15,10 @@ import torch
 from torch import Tensor
 
 from nigradat.errors import CalibrationError
-from nigradat.models.dropout import SeededDropout, dropout_modules, one_network_draw
+from nigradat.models.dropout import SeededDropout, dropout_modules, module_seed, one_network_draw
 from nigradat.models.symmetric import PairRegressor
-from nigradat.training.data import canonical_tensor, mix
+from nigradat.models.vgg import VggRegressor
+from nigradat.training.data import canonical_tensor
 
 CHUNK = 8  # pairs sent through the tower at once: 8 pairs of the widest published net take about 1.5 GB
 
@@ -87,33 +88,38 @@ def mc_samples(
     return values
 
 
-def draw_seed(seed: int, t: int) -> int:
-    """Seed of draw ``t``."""
-    return mix(seed, 0x6D63, t)
+def draw_seeds(seed: int, samples: int) -> list[int]:
+    """One seed a draw; the first ones do not depend on how many there are."""
+    words = np.random.SeedSequence([seed, 0x6D63]).generate_state(samples, np.uint64)
+    return [int(word >> 1) for word in words]
 
 
 def _draws_of_head(model: PairRegressor, x: Tensor, samples: int, seed: int) -> Tensor:
     features = model.features(x)
     out = x.new_full((samples, len(x), 2), torch.nan)
-    weights: dict[int, Tensor] = {}
-    for t in range(samples):
-        # the same masks as the whole network would have inside one_network_draw
-        with one_network_draw(model, draw_seed(seed, t)):
-            for net in _nets(model):
-                masked = net.dropout(net.head.weight)
-                weights.setdefault(id(net), x.new_empty((samples, masked.shape[1])))[t] = masked[0]
+    weights = {net: net.head.weight * _head_masks(model, net, samples, seed).to(x) for net in _nets(model)}
     for side in model.sides:
         net = model.net(side)
         assert net is not None
-        out[:, :, side.index] = (features[:, side.index] @ weights[id(net)].T + net.head.bias).T
+        out[:, :, side.index] = (features[:, side.index] @ weights[net].T + net.head.bias).T
     return out
+
+
+def _head_masks(model: PairRegressor, net: VggRegressor, samples: int, seed: int) -> Tensor:
+    """``(T, n_features)``: the masks that the net would meet inside ``one_network_draw``, without running it."""
+    i = dropout_modules(model).index(net.dropout)
+    uniform, generator = torch.empty((samples, net.tower.n_features)), torch.Generator()
+    for row, draw in zip(uniform, draw_seeds(seed, samples), strict=True):
+        generator.manual_seed(module_seed(draw, i))
+        torch.rand(len(row), generator=generator, out=row)
+    return (uniform >= net.dropout.p) / (1.0 - net.dropout.p)
 
 
 def _draws_of_network(model: PairRegressor, x: Tensor, samples: int, seed: int) -> Tensor:
     stems = [(side, net, _stem(net, x[:, side.index])) for side in model.sides if (net := model.net(side)) is not None]
     out = x.new_full((samples, len(x), 2), torch.nan)
-    for t in range(samples):
-        with one_network_draw(model, draw_seed(seed, t)):
+    for t, draw in enumerate(draw_seeds(seed, samples)):
+        with one_network_draw(model, draw):
             if "both" in model.nets:  # both sides in one batch: one mask for the two
                 net = stems[0][1]
                 out[t] = _rest(net, torch.cat([stem for _, _, stem in stems])).view(2, len(x)).T
@@ -141,8 +147,8 @@ def _rest(net: torch.nn.Module, stem: Tensor) -> Tensor:
     return out.squeeze(1)
 
 
-def _nets(model: PairRegressor) -> list:  # type: ignore[type-arg]
-    return list(model.nets.values())
+def _nets(model: PairRegressor) -> list[VggRegressor]:
+    return [net for net in model.nets.values() if isinstance(net, VggRegressor)]
 
 
 def _chunks(patches: npt.NDArray[np.float32], chunk: int) -> Iterator[Tensor]:

@@ -1,0 +1,269 @@
+"""No option does nothing: each one changes what reaches the function behind its verb, or what is printed.
+
+The functions behind the verbs are replaced by ones that only note what they were called with, so a case costs nothing.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import typer
+
+from nigradat.cli.app import app
+from nigradat.models.weights import load_model, read_card
+from nigradat.pair import PatientPrediction, SidePrediction
+from nigradat.training.split import Split, make_split
+from nigradat.uncertainty.calibration import Calibration
+
+
+def options_of(verb: str) -> list[str]:
+    command: Any = typer.main.get_command(app)
+    return [next(o for o in p.opts if o.startswith("--")) for p in command.commands[verb].params if p.opts[0][0] == "-"]
+
+
+# For each option what is added to the plain call. Where the plain call has it already: (instead of, what).
+# CAPITALS are replaced by paths, see `places`.
+TRAIN = {
+    "--recipe": "paper",
+    "--config": "TOML",
+    "--model": "vgg-small",
+    "--widths": "2,3,4,5",
+    "--epochs": "7",
+    "--patience": "3",
+    "--batch-size": "5",
+    "--learning-rate": "0.5",
+    "--symmetry-weight": "0.7",
+    "--symmetry-eps": "0.01",
+    "--dropout": "blocks",
+    "--dropout-rate": "0.33",
+    "--sbr-max": "9",
+    "--seed": "11",
+    "--split": "SPLIT",
+    "--init": "RUN",
+    "--device": "cpu",
+    "--devices": "2",
+    "--threads": "3",
+    "--tensorboard": None,
+    "--json": None,
+}
+CASES: dict[str, tuple[list[str], dict[str, Any]]] = {
+    "simulate": (
+        ["OUT"],
+        {"--patients": "5", "--preset": "hard", "--seed": "9", "--workers": "1", "--json": None},
+    ),
+    "cohort": (["m.tsv", "OUT"], {"--affine": "sform", "--allow-mixed": None, "--json": None}),
+    "train": (["COHORT", "OUT"], TRAIN),
+    "calibrate": (
+        ["RUN", "COHORT"],
+        {"--symmetric-mode": "s6", "--samples": "50", "--level": "0.8", "--seed": "4", "--json": None},
+    ),
+    "evaluate": (
+        ["RUN", "COHORT"],
+        {
+            "--out": "OUT",
+            "--trained-on": "COHORT",
+            "--subset": "stop",
+            "--level": "0.8",
+            "--rule": "nominal-cp",
+            "--resamples": "300",
+            "--allow-other-scale": None,
+            "--seed": "4",
+            "--json": None,
+        },
+    ),
+    "predict": (
+        ["x.mat", "--model", "RUN", "--right", "r.nii", "--left", "l.nii"],
+        {
+            "--model": ("RUN", "RUN2"),
+            "--right": ("r.nii", "other.nii"),
+            "--left": ("l.nii", "other.nii"),
+            "--affine": "qform",
+            "--level": "0.8",
+            "--rule": "nominal-cp",
+            "--json": None,
+        },
+    ),
+    "study": (
+        ["COHORT", "OUT"],
+        {
+            "--scale": "small",
+            "--methods": "sym-vgg,vgg-small",
+            "--epochs": "3",
+            "--device": "cpu",
+            "--seed": "5",
+            "--json": None,
+        },
+    ),
+    "import-published": (["net", "OUT"], {"--side": "right", "--json": None}),
+    "show": (["sym-vgg"], {"--widths": "2,2,2,2", "--json": None}),
+}
+SHORT = {"simulate": {"-n": "--patients"}, "calibrate": {"-T": "--samples"}, "predict": {"-m": "--model"}}
+
+
+def plain(value: object) -> object:
+    """What can be compared: no callbacks, and a folder for what was loaded from one."""
+    if hasattr(value, "folder"):
+        return str(value.folder)
+    if isinstance(value, dict):
+        return {name: plain(item) for name, item in value.items()}
+    if isinstance(value, list | tuple):
+        return [plain(item) for item in value]
+    return "a callback" if callable(value) and not isinstance(value, type) else repr(value)
+
+
+@dataclass(frozen=True)
+class Evaluated:
+    """Stands for an evaluation."""
+
+    notes: tuple[str, ...] = ()
+
+    def summary(self) -> str:
+        return "summary"
+
+    def to_json(self) -> dict[str, Any]:
+        return {"headline": "summary"}
+
+
+@pytest.fixture
+def places(tmp_path: Path, small_cohort, small_run) -> dict[str, str]:
+    toml = tmp_path / "recipe.toml"
+    toml.write_text("epochs = 4\n[augmentation]\nnoise = 0.5\n", encoding="utf-8")
+    make_split(small_cohort, 99).save(tmp_path / "split.json")
+    second = tmp_path / "run2"
+    second.mkdir()
+    for name in ("card.json", "model.safetensors"):
+        (second / name).write_bytes((small_run / name).read_bytes())
+    return {
+        "COHORT": str(small_cohort.folder),
+        "RUN": str(small_run),
+        "RUN2": str(second),
+        "OUT": str(tmp_path / "out"),
+        "TOML": str(toml),
+        "SPLIT": str(tmp_path / "split.json"),
+    }
+
+
+@pytest.fixture
+def calls(monkeypatch: pytest.MonkeyPatch, small_cohort, small_run) -> Iterator[list[object]]:
+    """What reached the functions behind the verbs since the list was last cleared."""
+    seen: list[object] = []
+
+    def note(name: str, answer: Callable[..., object]) -> None:
+        def stand_in(*args: object, **kwargs: object) -> object:
+            seen.append([name, plain(args), plain(kwargs)])
+            return answer(*args, **kwargs)
+
+        monkeypatch.setattr(f"nigradat.{name}", stand_in)
+
+    scores = np.sort(np.random.default_rng(0).uniform(1, 9, (2, 40)), axis=1)
+    side = SidePrediction(2.0, 0.1, (1.0, 3.0), 0.95)
+    card = read_card(small_run) | {"licence": "none"}
+    loaded = load_model(small_run)
+    note("phantom.cohort.simulate", lambda out, **_: out)
+    note("io.pack.load_cohort", lambda *_: small_cohort)
+    note("io.pack.pack_cohort", lambda *_, **__: small_cohort)
+    note("training.fit.train", lambda *_, **__: None)
+    note("models.weights.read_card", lambda *_: card)
+    note("uncertainty.calibration.calibrate", lambda *_, **__: Calibration("s1", 100, 0, scores, 40, "", ""))
+    note("evaluation.evaluate.evaluate", lambda *_, **__: Evaluated())
+    note("report.page.write_evaluation", lambda _, out, **__: Path(out))
+    note("models.weights.load_model", lambda *_: loaded)
+    note("uncertainty.predict.predict", lambda *_, **__: [PatientPrediction("sub", side, side)])
+    note("study.plan.run_study", lambda _, out, **__: (Path(out), [Evaluated()]))
+    note("models.published.import_published", lambda _, out, *__: out)
+    return iter([seen])
+
+
+def test_every_option_has_a_case():
+    command: Any = typer.main.get_command(app)
+    assert set(CASES) == set(command.commands)
+    for verb, (_, options) in CASES.items():
+        assert list(options) == options_of(verb), verb
+
+
+@pytest.mark.parametrize(("verb", "option"), [(v, o) for v, (_, options) in CASES.items() for o in options])
+def test_the_option_has_an_effect(verb, option, call, calls, places):
+    base, options = CASES[verb]
+    value = options[option]
+    if isinstance(value, tuple):
+        changed = [value[1] if word == value[0] else word for word in base]
+    else:
+        changed = [*base, option, *([] if value is None else [value])]
+    (seen,) = calls
+    effects = []
+    for words in (base, changed):
+        seen.clear()
+        answer = call(verb, *(places.get(word, word) for word in words)).done()
+        effects.append((list(seen), answer.out))
+    if option == "--json":
+        assert json.loads(effects[1][1])
+        with pytest.raises(ValueError, match=r"Expecting value|Extra data"):
+            json.loads(effects[0][1])
+        assert effects[0][0] == effects[1][0]
+    else:
+        assert effects[0][0] != effects[1][0] or verb == "show"
+        assert effects[0] != effects[1]
+
+
+@pytest.mark.parametrize(("verb", "short", "long"), [(v, s, o) for v, pairs in SHORT.items() for s, o in pairs.items()])
+def test_short_forms_are_the_long_ones(verb, short, long):
+    command: Any = typer.main.get_command(app)
+    assert any({short, long} <= set(p.opts) for p in command.commands[verb].params)
+
+
+def resolved(call, calls, places, *arguments) -> str:
+    """What reached ``train``, as text."""
+    (seen,) = calls
+    call("train", places["COHORT"], places["OUT"], *arguments).done()
+    return str(next(entry for entry in seen if entry[0] == "training.fit.train"))
+
+
+def test_an_option_wins_over_the_file_and_the_file_over_the_recipe(call, calls, places):
+    text = resolved(call, calls, places, "--recipe", "paper", "--config", places["TOML"], "--epochs", "6")
+    assert "epochs=6" in text
+    assert "noise=0.5" in text
+    assert "optimiser='adam'" in text
+
+
+def test_a_split_file_is_the_one_that_is_used(call, calls, places):
+    assert repr(Split.load(places["SPLIT"])) in resolved(call, calls, places, "--split", places["SPLIT"])
+
+
+@pytest.mark.parametrize(
+    ("arguments", "words"),
+    [
+        (["train", "COHORT", "OUT", "--device", "tpu"], ["--device tpu", "auto, cpu, gpu"]),
+        (["train", "COHORT", "OUT", "--widths", "8,16"], ["--widths 8,16", "four whole numbers"]),
+        (["train", "COHORT", "OUT", "--widths", "8,16,32,x"], ["four whole numbers"]),
+        (["train", "COHORT", "OUT", "--widths", "0,1,1,1"], ["above 0"]),
+        (["train", "COHORT", "OUT", "--dropout", "all"], ["--dropout all", "head, blocks"]),
+        (["train", "COHORT", "OUT", "--dropout", "none", "--dropout-rate", "0.1"], ["one or the other"]),
+        (["train", "COHORT", "OUT", "--learning-rate", "-1"], ["learning_rate", "greater than 0"]),
+        (["train", "COHORT", "OUT", "--sbr-max", "0"], ["sbr_max"]),
+        (["train", "COHORT", "OUT", "--recipe", "papr"], ["no recipe is called 'papr'", "default, paper"]),
+        (["train", "COHORT", "OUT", "--model", "sym-vgg+"], ["Did you mean 'sym-vgg'?"]),
+        (["train", "COHORT", "OUT", "--split", "TOML"], ["no split file"]),
+        (["cohort", "m.tsv", "OUT", "--affine", "both"], ["--affine both", "auto, sform, qform"]),
+        (["predict", "x.mat", "--model", "RUN", "--affine", "both"], ["--affine both"]),
+        (["predict", "x.mat", "--model", "RUN", "--rule", "guess"], ["'guess'", "conformal, nominal-cp"]),
+        (["calibrate", "RUN", "COHORT", "--symmetric-mode", "s9"], ["'s9'", "mc, s1"]),
+        (["study", "COHORT", "OUT", "--device", "tpu"], ["--device tpu"]),
+        (["import-published", "net"], ["1 folder", "then OUT"]),
+        (["import-published", "net", "OUT", "--side", "up"], ["--side up", "right, left"]),
+        (["import-published", "a", "b", "OUT", "--side", "left"], ["--side left with two folders"]),
+        (["show", "RUN", "--widths", "1,1,1,1"], ["its card says how wide"]),
+        (["show", "resnet"], ["no model is called 'resnet'"]),
+    ],
+)
+def test_a_wrong_value_is_refused_before_any_work(arguments, words, call, calls, places):
+    if arguments[0] == "show" and arguments[1] == "RUN":
+        assert Path(places["RUN"]).is_dir()
+    (seen,) = calls
+    call(*(places.get(a, a) for a in arguments)).refused(*words)
+    assert [entry for entry in seen if entry[0] not in ("models.weights.load_model",)] == []

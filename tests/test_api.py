@@ -1,0 +1,95 @@
+"""The public names: they resolve, say what they are, show an example that runs, and do not change unnoticed."""
+
+from __future__ import annotations
+
+import doctest
+import importlib
+import inspect
+
+import pytest
+
+import nigradat
+import nigradat.cli
+
+FUNCTIONS = {
+    "calibrate": "run, cohort, *, mode=, samples=, seed=, level=",
+    "create_model": "name, spec=, seed=",
+    "evaluate": "run, cohort, *, trained_on=, subset=, level=, rule=, resamples=, seed=, allow_other_scale=, progress=",
+    "extract_pair": "volume, affine, right_mm, left_mm, participant_id=",
+    "import_published": "folders, out, side=",
+    "list_models": "",
+    "load": "folder",
+    "load_cohort": "folder",
+    "make_config": "recipe=, file=, changes=",
+    "make_folds": "cohort, k, seed, *, validation=",
+    "make_split": "cohort, seed, *, validation=, test=, calibration=",
+    "pack_cohort": "manifest, out, *, affine=, allow_mixed=, progress=",
+    "predict": "inputs, model, *, right=, left=, affine=, level=, rule=, samples=, seed=",
+    "simulate": "out, *, patients, preset=, seed, workers=, progress=",
+    "train": "cohort, out, config=, *, hardware=, split=, init=, report=",
+}
+CLASSES = {
+    "Hardware": "accelerator=, devices=, threads=, tensorboard=",
+    "NigradatError": "found, expected=, todo=",
+    "NigralPair": "patches, affines, participant_id=, session_id=, affine_is_nominal=",
+    "SbrPair": "right, left",
+    "Side": None,
+    "Split": "train, stop, calibration, test, seed, scheme=",
+}
+
+
+def shape(callable_: object) -> str:
+    """A signature without its types: names, ``=`` where there is a default, ``*`` before what goes by name."""
+    words, starred = [], False
+    for name, p in inspect.signature(callable_).parameters.items():
+        if p.kind is p.KEYWORD_ONLY and not starred:
+            words.append("*")
+            starred = True
+        words.append(name if p.default is p.empty else f"{name}=")
+    return ", ".join(words)
+
+
+def test_the_inventory_is_whole():
+    assert sorted(nigradat.__all__) == sorted(["__version__", *FUNCTIONS, *CLASSES])
+    assert dir(nigradat) == sorted(nigradat.__all__)
+
+
+@pytest.mark.parametrize(("name", "expected"), [*FUNCTIONS.items(), *CLASSES.items()])
+def test_a_public_name_resolves_and_keeps_its_shape(name, expected):
+    value = getattr(nigradat, name)
+    assert inspect.isclass(value) == (name in CLASSES)
+    assert value.__doc__
+    if expected is not None:
+        assert shape(value) == expected
+    assert getattr(nigradat, name) is value
+
+
+@pytest.mark.parametrize("name", FUNCTIONS)
+def test_a_public_function_shows_an_example_that_runs(name):
+    """Lines that need files are marked to be passed over here; tests of the documentation run their like."""
+    function = getattr(nigradat, name)
+    assert "Example:" in function.__doc__
+    run_examples(function)
+
+
+def test_the_example_of_the_command_line_runs():
+    run_examples(nigradat.cli.main)
+
+
+def run_examples(function: object) -> None:
+    home = importlib.import_module(function.__module__)
+    (examples,) = doctest.DocTestFinder(recurse=False).find(
+        function, globs=vars(home) | {"nigradat": nigradat}, module=home
+    )
+    assert examples.examples
+    said: list[str] = []
+    result = doctest.DocTestRunner(verbose=False).run(examples, out=said.append)
+    assert result.failed == 0, "".join(said)
+
+
+def test_an_unknown_name_is_an_attribute_error():
+    with pytest.raises(AttributeError, match="no attribute 'fit'"):
+        nigradat.fit  # noqa: B018 - reading it is the test
+    assert not hasattr(nigradat, "metric")
+    with pytest.raises(ImportError):
+        exec("from nigradat import nothing_of_the_kind")
