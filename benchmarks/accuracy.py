@@ -12,12 +12,9 @@ import sys
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-
 from nigradat.cli.console import progress_bar, training_bar
 from nigradat.evaluation.evaluate import evaluate
 from nigradat.io.files import write_json
-from nigradat.metrics import beta_binomial_range
 from nigradat.models.registry import get_method
 from nigradat.phantom.cohort import simulate
 from nigradat.report.page import write_evaluation

@@ -78,7 +78,7 @@ def small_cohort(make_cohort: MakeCohort) -> PackedCohort:
 
 @pytest.fixture(scope="session")
 def small_run(small_cohort: PackedCohort, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A tiny shared net with head dropout, trained for two epochs on ``small_cohort``; copy it before writing into it."""
+    """A tiny shared net with head dropout, after two epochs on ``small_cohort``; copy it before writing into it."""
     from nigradat.training.config import make_config
     from nigradat.training.fit import train
 

@@ -228,6 +228,13 @@ def test_the_python_reference_names_every_public_name():
         assert name == "__version__" or re.search(rf"`{name}[`(]", text), name
 
 
+def test_every_flag_of_a_prediction_is_explained():
+    source = (ROOT / "src" / "nigradat" / "uncertainty" / "predict.py").read_text(encoding="utf-8")
+    codes = set(re.findall(r'Flag\(\s*"([a-z-]+)"', source))
+    page = (ROOT / "docs" / "how-to" / "one-patient.md").read_text(encoding="utf-8")
+    assert codes == set(re.findall(r"^\| `([a-z-]+)` \|", page, re.MULTILINE))
+
+
 @pytest.mark.parametrize("text", named(PAGES, lambda page: blocks(page, "json")))
 def test_json_is_json(text):
     assert json.loads(text)

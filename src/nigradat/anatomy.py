@@ -72,9 +72,7 @@ def to_canonical(patches: npt.NDArray[np.generic]) -> npt.NDArray[np.generic]:
         A new array of the same shape; the input is left as it was. The function is its own inverse.
     """
     if patches.ndim < 4 or patches.shape[-4] != 2:
-        raise ImageError(
-            f"an array of shape {patches.shape}", "a side axis of length 2 before the three patch axes"
-        )
+        raise ImageError(f"an array of shape {patches.shape}", "a side axis of length 2 before the three patch axes")
     out = np.array(patches)
     out[..., Side.RIGHT.index, :, :, :] = mirror(patches[..., Side.RIGHT.index, :, :, :])
     return out
@@ -139,9 +137,7 @@ def tilt_deg(affine: npt.ArrayLike) -> float:
     return float(np.degrees(np.arccos(np.clip(np.abs(directions).max(axis=0).min(), -1.0, 1.0))))
 
 
-def to_patch_axes(
-    volume: npt.NDArray[np.generic], affine: npt.ArrayLike
-) -> tuple[npt.NDArray[np.generic], Array]:
+def to_patch_axes(volume: npt.NDArray[np.generic], affine: npt.ArrayLike) -> tuple[npt.NDArray[np.generic], Array]:
     """A volume with its own axes permuted and flipped to the nearest (A, L, I); no voxel value changes.
 
     Args:

@@ -55,7 +55,7 @@ def rewrite(values: object, spacing: float = 1.0):
     def spoil(path: Path) -> None:
         affine = nominal_affine(Side.LEFT)
         affine[:3, :3] *= spacing
-        voxels = np.array(nib.load(path, mmap=False).dataobj)
+        voxels = np.asarray(nib.load(path, mmap=False).dataobj).copy()
         write_volume(path, values(voxels) if callable(values) else values, affine)
 
     return spoil
@@ -201,9 +201,13 @@ def test_mixed_software_is_taken_when_asked_for(call, manifest, tmp_path):
 
 def test_faulty_images_are_listed_with_their_lines(call, manifest, tmp_path):
     path = manifest()
-    (tmp_path / "sub-1_left.nii").write_text("hello")
     shutil.copy(tmp_path / "sub-1_right.nii", tmp_path / "sub-2_right.nii")
-    call("cohort", path, tmp_path / "out").refused("line 2: ", "not a NIfTI image", "2 faults", "same voxels")
+    call("cohort", path, tmp_path / "out").refused(
+        "1 fault found", "line 3: ", "same voxels as the right patch of line 2"
+    )
+    for name in ("sub-1_left.nii", "sub-2_left.nii"):
+        (tmp_path / name).write_text("hello")
+    call("cohort", path, tmp_path / "out").refused("2 faults", "line 2: ", "line 3: ", "not a NIfTI image")
     assert not (tmp_path / "out").exists()
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import errno
 import importlib.util
+import signal
 import subprocess
 import sys
 from pathlib import Path
@@ -14,7 +15,7 @@ from nigradat import __version__
 from nigradat.cli.app import app
 
 HEAVY = ("torch", "numpy", "scipy", "nibabel", "pytorch_lightning", "matplotlib")
-VERBS = "simulate cohort train calibrate evaluate predict study import-published show".split()
+VERBS = ["simulate", "cohort", "train", "calibrate", "evaluate", "predict", "study", "import-published", "show"]
 
 
 def python(code: str, *arguments: str) -> subprocess.CompletedProcess[str]:
@@ -132,10 +133,27 @@ def test_nothing_pulls_in_torchvision():
     assert importlib.util.find_spec("torchvision") is None
 
 
-@pytest.mark.parametrize("program", [[sys.executable, "-m", "nigradat"], [str(Path(sys.executable).parent / "nigradat")]])
+@pytest.mark.parametrize(
+    "program", [[sys.executable, "-m", "nigradat"], [str(Path(sys.executable).parent / "nigradat")]]
+)
 def test_the_process_ends_with_the_exit_code_and_no_traceback(program, tmp_path):
-    done = subprocess.run([*program, "cohort", "no.tsv", "out"], capture_output=True, text=True, check=False, cwd=tmp_path)
+    done = subprocess.run(
+        [*program, "cohort", "no.tsv", "out"], capture_output=True, text=True, check=False, cwd=tmp_path
+    )
     assert (done.returncode, done.stdout) == (2, "")
     assert done.stderr.startswith("error: no.tsv")
     assert "Traceback" not in done.stderr
+    assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.parametrize("workers", ["1", "2"])
+def test_ctrl_c_leaves_nothing_half_written(workers, tmp_path):
+    command = [sys.executable, "-m", "nigradat", "simulate", "out", "--patients", "200", "--workers", workers]
+    with subprocess.Popen(command, cwd=tmp_path, stderr=subprocess.PIPE, stdout=subprocess.PIPE, text=True) as process:
+        assert process.stderr.readline() == "rendering: 1 of 200 patients\n"
+        process.send_signal(signal.SIGINT)
+        out, err = process.communicate()
+    assert (process.returncode, out) == (130, "")
+    assert "interrupted; nothing half-written was left" in err
+    assert "Traceback" not in err
     assert list(tmp_path.iterdir()) == []

@@ -112,14 +112,12 @@ def test_a_level_that_was_not_promised_is_refused(call, way):
 
 
 @pytest.mark.parametrize("codes", ["ALI", "RAS", "LPS", "SRP", "PIL", "IAR"])
-def test_nifti_pairs_in_any_orientation_give_the_same_numbers(
-    codes, call, way, cohort, expected, write_pair, tmp_path
-):
+def test_nifti_pairs_in_any_orientation_give_the_same_numbers(codes, call, way, cohort, expected, write_pair, tmp_path):
     right, left = write_pair(cohort.pair(4), tmp_path, codes, suffix=".nii.gz")
     assert nib.aff2axcodes(nib.load(right).affine) == tuple(codes)
-    data = call(
-        "predict", "--model", way / "run", "--level", 0.5, "--json", "--right", right, "--left", left
-    ).done().json
+    data = (
+        call("predict", "--model", way / "run", "--level", 0.5, "--json", "--right", right, "--left", left).done().json
+    )
     check_schema(data)
     close(data["patients"][0], expected["sub-0005"])
 
@@ -202,7 +200,9 @@ def test_a_study_ends_with_one_page_for_all_methods(call, way, tmp_path, monkeyp
     monkeypatch.setitem(plan.SCALES, "quick", tiny)
     # a 95 % interval needs more calibration patients than there are here
     monkeypatch.setattr(plan, "calibrate", lambda run, data: None)
-    answer = call("study", way / "cohort", tmp_path / "study", "--epochs", 1, "--methods", "sym-vgg,vgg-small", "--json")
+    answer = call(
+        "study", way / "cohort", tmp_path / "study", "--epochs", 1, "--methods", "sym-vgg,vgg-small", "--json"
+    )
     assert [e["model"]["name"] for e in answer.done().json["evaluations"]] == ["sym-vgg", "vgg-small"]
     page = Path(answer.json["report"]).read_text(encoding="utf-8")
     assert "Sym. VGG" in page

@@ -179,8 +179,8 @@ def test_orientations_that_disagree_are_refused_until_one_is_named(tmp_path):
 def test_a_conflict_far_from_the_first_voxel_is_found(tmp_path):
     turned = AFFINE.copy()
     angle = np.radians(0.6)
-    turned[:3, :3] = np.array([[np.cos(angle), -np.sin(angle), 0], [np.sin(angle), np.cos(angle), 0], [0, 0, 1]]) @ (
-        AFFINE[:3, :3]
+    turned[:3, :3] = (
+        np.array([[np.cos(angle), -np.sin(angle), 0], [np.sin(angle), np.cos(angle), 0], [0, 0, 1]]) @ (AFFINE[:3, :3])
     )
     near = save(tmp_path / "small.nii", noise((40, 40, 4)), qform=(turned, 1))
     read_volume(near)

@@ -85,9 +85,14 @@ def test_everything_is_restored_after_an_error() -> None:
     model = torch.nn.Sequential(SeededDropout(0.5), SeededDropout(0.0), SeededDropout(0.2))
     seed_dropout(model, 1)
     before = [(m.generator, m.mask, m.sampling) for m in model]
-    with pytest.raises(KeyError), one_network_draw(model, 2):
-        model(torch.ones(1, 3))
-        raise KeyError
+
+    def fail() -> None:
+        with one_network_draw(model, 2):
+            model(torch.ones(1, 3))
+            raise KeyError
+
+    with pytest.raises(KeyError):
+        fail()
     after = [(m.generator, m.mask, m.sampling) for m in model]
     assert all(x is y for one, two in zip(before, after, strict=True) for x, y in zip(one, two, strict=True))
 

@@ -18,8 +18,7 @@ def keras_layers(seed, channels=CHANNELS, head_inputs=1152):
     """Kernel and bias of each layer in Keras' layout."""
     rng = np.random.default_rng(seed)
     kernels = [
-        rng.normal(0, np.sqrt(2 / 27 / a), (3, 3, 3, a, b))
-        for a, b in zip((1, *channels[:-1]), channels, strict=True)
+        rng.normal(0, np.sqrt(2 / 27 / a), (3, 3, 3, a, b)) for a, b in zip((1, *channels[:-1]), channels, strict=True)
     ]
     kernels.append(rng.normal(0, 0.1, (head_inputs, 1)))
     return [(k.astype(np.float32), rng.normal(0, 0.1, k.shape[-1]).astype(np.float32)) for k in kernels]

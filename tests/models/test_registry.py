@@ -21,7 +21,9 @@ def test_the_papers_rows() -> None:
     assert methods["sym-vgg-plus"].symmetry_weight > 0
 
 
-@pytest.mark.parametrize(("typed", "near"), [("sym-vgg+", "sym-vgg"), ("vgg_smal", "vgg-small"), ("symvggplus", "sym-vgg-plus")])
+@pytest.mark.parametrize(
+    ("typed", "near"), [("sym-vgg+", "sym-vgg"), ("vgg_smal", "vgg-small"), ("symvggplus", "sym-vgg-plus")]
+)
 def test_an_unknown_name_shows_the_nearest(typed: str, near: str) -> None:
     with pytest.raises(ConfigError) as caught:
         get_method(typed)

@@ -54,9 +54,7 @@ def test_the_table_shows_the_value_and_invents_no_interval(capsys, published, au
     assert "does not answer for the right side" in out
 
 
-def test_a_phantom_trained_model_answers_for_both_sides_and_is_marked(
-    capsys, published, make_cohort, tmp_path
-):
+def test_a_phantom_trained_model_answers_for_both_sides_and_is_marked(capsys, published, make_cohort, tmp_path):
     cohort, run = make_cohort(24).folder, tmp_path / "run"
     assert main(["train", str(cohort), str(run), "--widths", "2,2,2,2", "--epochs", "1"]) == 0
     assert main(["calibrate", str(run), str(cohort), "--level", "0.5"]) == 0

@@ -198,9 +198,7 @@ def test_labels_above_the_scale_are_refused(small_cohort: PackedCohort, tmp_path
 def test_missing_labels_are_refused(small_cohort: PackedCohort, tmp_path: Path) -> None:
     split = make_split(small_cohort, 1)
     cohort = load_cohort(small_cohort.folder)
-    object.__setattr__(
-        cohort, "participants", (Participant(cohort.patient_ids[0]), *cohort.participants[1:])
-    )
+    object.__setattr__(cohort, "participants", (Participant(cohort.patient_ids[0]), *cohort.participants[1:]))
     for given in (None, split):
         with pytest.raises(CohortError, match="labels"):
             train(cohort, tmp_path / "run", tiny(), split=given)
@@ -242,3 +240,31 @@ def test_a_machine_that_is_not_there(small_cohort: PackedCohort, tmp_path: Path)
 def test_threads_are_set(small_cohort: PackedCohort, tmp_path: Path) -> None:
     train(small_cohort, tmp_path / "run", tiny(epochs=1), hardware=Hardware(accelerator="cpu", threads=1))
     assert load_model(tmp_path / "run").card["training"]["hardware"]["threads"] == 1
+
+
+@pytest.mark.parametrize("model", ["sym-vgg", "vgg-small"])
+def test_the_output_layer_may_start_at_the_mean(model: str, small_cohort: PackedCohort, tmp_path: Path) -> None:
+    """At a learning rate of nothing, what is predicted lies about the training patients' mean, or about 0."""
+    standing = {"model": model, "epochs": 1, "learning_rate": 1e-12, "weight_decay": 0}
+    heads = {}
+    for start in (True, False):
+        run = train(small_cohort, tmp_path / f"run-{start}", tiny(**standing, start_at_mean=start))
+        heads[start] = {k: v for k, v in state(run).items() if k.endswith("head.bias")}
+    rows = make_split(small_cohort, 3).rows(small_cohort, "train")
+    mean = small_cohort.sbr[rows].mean(axis=0) / 6.84
+    expected = [mean.mean()] if model == "sym-vgg" else list(mean)  # a regressor per side, a mean per side
+    assert [float(v) for v in heads[True].values()] == pytest.approx(expected, abs=1e-5)
+    assert [float(v) for v in heads[False].values()] == pytest.approx([0] * len(expected), abs=1e-6)
+
+
+def test_the_running_average_is_what_is_kept(small_cohort: PackedCohort, tmp_path: Path) -> None:
+    """Two steps of an epoch: the average is keep * previous + (1 - keep) * now, keep = min(decay, (1 + t) / (10 + t))."""
+    plain = tiny(epochs=1, batch_size=16, schedule="constant", average_decay=0.0)  # one step
+    averaged = tiny(epochs=1, batch_size=16, schedule="constant", average_decay=0.9)
+    start = build(plain.spec, plain.seed)
+    now, mean = (state(train(small_cohort, tmp_path / f"{c.average_decay}", c)) for c in (plain, averaged))
+    keep = 2 / 11
+    for name, first in start.state_dict().items():
+        if not name.endswith("head.bias"):  # it starts at the mean SBR
+            assert torch.allclose(mean[name], keep * first + (1 - keep) * now[name], atol=1e-6)
+    assert any(not torch.equal(mean[k], now[k]) for k in now)

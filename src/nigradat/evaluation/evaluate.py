@@ -27,7 +27,7 @@ from nigradat.phantom.oracle import TRUTH_FOLDER, Sides, oracle_predict, read_tr
 from nigradat.training.fit import LOG_NAME, SPLIT_NAME
 from nigradat.training.split import PARTS, Split
 from nigradat.uncertainty.calibration import Calibration, Rule, check_unseen, load_calibration
-from nigradat.uncertainty.mc_dropout import mc_samples, predict_sbr
+from nigradat.uncertainty.mc_dropout import predict_sbr, predict_with_samples
 from nigradat.uncertainty.symmetric_mc import DEFAULT_MODE, Spread, symmetric_spread
 
 Progress = Callable[[int, int], None]
@@ -269,9 +269,12 @@ def _predict(
     points, draws = [], []
     done = 0
     for patches in _chunks(data, rows):
-        points.append(predict_sbr(loaded.model, patches))
         if has_dropout:
-            draws.append(mc_samples(loaded.model, patches, samples=count, seed=seed))
+            point, sampled = predict_with_samples(loaded.model, patches, samples=count, seed=seed)
+            draws.append(sampled)
+        else:
+            point = predict_sbr(loaded.model, patches)
+        points.append(point)
         done += len(patches)
         if progress is not None:
             progress(done, len(rows))

@@ -177,7 +177,8 @@ def skill_table(evaluations: Sequence[Evaluation]) -> Table:
             "The oracle sees the latent numbers that the image of the same side was made from; the image loses some of "
             "them, so a ratio of 1 cannot quite be reached.",
             "Pair headroom: gain in R over that oracle as a share of what the oracle of both sides gains. It exceeds 0 "
-            "only for a method that uses the other side to predict.",
+            "only for a method that uses the other side to predict, and is a quotient of noise where the two oracles "
+            "hardly differ on these patients.",
         ),
     )
 

@@ -27,9 +27,7 @@ _NIFTI2_HEADER_BYTES: Final = 540  # the first field of the file
 _GZIP_MAGIC: Final = b"\x1f\x8b"
 
 
-def read_volume(
-    path: str | os.PathLike[str], affine: AffineChoice = "auto"
-) -> tuple[npt.NDArray[np.float32], Array]:
+def read_volume(path: str | os.PathLike[str], affine: AffineChoice = "auto") -> tuple[npt.NDArray[np.float32], Array]:
     """Read a three-dimensional NIfTI volume with the header's intensity scaling applied.
 
     Args:
@@ -114,7 +112,9 @@ def _parse(path: Path, content: bytes) -> tuple[Any, Any]:
         header = kind.from_fileobj(stream)
         return header, proxy(stream, header)
     except Exception as error:  # nibabel's header checks raise many kinds, all with the same meaning here
-        raise ImageError(f"{path}: not a NIfTI image ({error})", "one", "Convert or export it again") from error
+        raise ImageError(
+            f"{path}: not a NIfTI image ({error})", "a NIfTI file", "Convert or export it again"
+        ) from error
 
 
 def _choose_affine(path: Path, header: Any, shape: tuple[int, ...], choice: AffineChoice) -> Array:

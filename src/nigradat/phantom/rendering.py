@@ -288,9 +288,7 @@ def _grid(side: Side, nuisance: Nuisance, rng: np.random.Generator) -> Grid:
     handed = np.diag([1.0, -1.0 if side is Side.RIGHT else 1.0, 1.0])
     forward = handed @ _rotation(nuisance.rotation_deg) @ handed / nuisance.scale
     shift = np.asarray(nuisance.side(side).centring_mm)
-    axes = [
-        ((np.arange(n) - (n - 1) / 2) * mm).astype(np.float32) for n, mm in zip(_FINE_SHAPE, _FINE_MM, strict=True)
-    ]
+    axes = [((np.arange(n) - (n - 1) / 2) * mm).astype(np.float32) for n, mm in zip(_FINE_SHAPE, _FINE_MM, strict=True)]
     coordinates: list[Field] = []
     for row, offset in zip(forward.astype(np.float32), shift.astype(np.float32), strict=True):
         plane = (row[0] * axes[0] + offset)[:, None] + row[1] * axes[1][None, :]
@@ -429,4 +427,3 @@ def _shaped_noise(rng: np.random.Generator) -> Field:
             total += tap * x[t : t + PATCH_SHAPE[axis]]
         out = np.moveaxis(total, 0, axis)
     return np.ascontiguousarray(out)
-

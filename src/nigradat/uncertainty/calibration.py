@@ -142,7 +142,7 @@ def calibrate(
     n = len(set(np.array(data.patient_ids)[rows]))
     if n != len(rows):
         # one visit a patient, or the scores would not be exchangeable with those of a new patient
-        first = {p: i for i, p in reversed(list(zip(np.array(data.patient_ids)[rows], rows, strict=True)))}
+        first = {data.patient_ids[i]: i for i in rows[::-1]}
         rows = np.array(sorted(first.values()))
     if conformal_rank(max(n, 1), level) > n:
         conformal_quantile(np.zeros(max(n, 1)), level)  # raises, naming the number needed

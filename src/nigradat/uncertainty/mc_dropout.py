@@ -47,7 +47,19 @@ def mc_samples(
     seed: int = 0,
     chunk: int = CHUNK,
 ) -> npt.NDArray[np.float64]:
-    """Predictions of ``samples`` thinned networks.
+    """Predictions of ``samples`` thinned networks, ``(T, n, 2)`` SBR; see :func:`predict_with_samples`."""
+    return predict_with_samples(model, patches, samples=samples, seed=seed, chunk=chunk)[1]
+
+
+def predict_with_samples(
+    model: PairRegressor,
+    patches: npt.NDArray[np.float32],
+    *,
+    samples: int = 100,
+    seed: int = 0,
+    chunk: int = CHUNK,
+) -> tuple[npt.NDArray[np.float64], npt.NDArray[np.float64]]:
+    """The deterministic prediction and those of ``samples`` thinned networks, with the tower run once for both.
 
     With dropout before the head only, the tower runs once and all samples are one matrix product. Otherwise the layers
     before the first dropout run once per patch and the others once per sample.
@@ -60,7 +72,7 @@ def mc_samples(
         chunk: pairs at once; the samples are the same for any value (to rounding).
 
     Returns:
-        ``(T, n, 2)`` SBR, right first.
+        ``(n, 2)`` and ``(T, n, 2)`` SBR, right first; NaN for a side that the model does not answer for.
 
     Raises:
         CalibrationError: the model has no dropout, or none of it acted.
@@ -75,17 +87,18 @@ def mc_samples(
     if samples < 2:
         raise CalibrationError(f"{samples} Monte-Carlo samples", "at least 2 (100 is usual)")
     inside = any(m is not net.dropout for net in _nets(model) for m in dropout_modules(net))
-    out = []
+    draw = _draws_of_network if inside else _draws_of_head
+    points, out = [], []
     with _evaluating(model) as device:
         for x in _chunks(patches, chunk):
-            x = x.to(device)
-            draws = _draws_of_network(model, x, samples, seed) if inside else _draws_of_head(model, x, samples, seed)
+            point, draws = draw(model, x.to(device), samples, seed)
+            points.append(point.double().cpu())
             out.append(draws.double().cpu())
     values = torch.cat(out, dim=1).numpy() * model.spec.sbr_max
     answered = [side.index for side in model.sides]
     if not (np.ptp(values[:, :, answered], axis=0) > 0).any():
         raise CalibrationError("dropout did not change a single prediction", "samples that differ", "Check the weights")
-    return values
+    return torch.cat(points).numpy() * model.spec.sbr_max, values
 
 
 def draw_seeds(seed: int, samples: int) -> list[int]:
@@ -94,7 +107,7 @@ def draw_seeds(seed: int, samples: int) -> list[int]:
     return [int(word >> 1) for word in words]
 
 
-def _draws_of_head(model: PairRegressor, x: Tensor, samples: int, seed: int) -> Tensor:
+def _draws_of_head(model: PairRegressor, x: Tensor, samples: int, seed: int) -> tuple[Tensor, Tensor]:
     features = model.features(x)
     out = x.new_full((samples, len(x), 2), torch.nan)
     weights = {net: net.head.weight * _head_masks(model, net, samples, seed).to(x) for net in _nets(model)}
@@ -102,7 +115,7 @@ def _draws_of_head(model: PairRegressor, x: Tensor, samples: int, seed: int) -> 
         net = model.net(side)
         assert net is not None
         out[:, :, side.index] = (features[:, side.index] @ weights[net].T + net.head.bias).T
-    return out
+    return model.heads(features), out
 
 
 def _head_masks(model: PairRegressor, net: VggRegressor, samples: int, seed: int) -> Tensor:
@@ -115,8 +128,11 @@ def _head_masks(model: PairRegressor, net: VggRegressor, samples: int, seed: int
     return (uniform >= net.dropout.p) / (1.0 - net.dropout.p)
 
 
-def _draws_of_network(model: PairRegressor, x: Tensor, samples: int, seed: int) -> Tensor:
+def _draws_of_network(model: PairRegressor, x: Tensor, samples: int, seed: int) -> tuple[Tensor, Tensor]:
     stems = [(side, net, _stem(net, x[:, side.index])) for side in model.sides if (net := model.net(side)) is not None]
+    point = x.new_full((len(x), 2), torch.nan)
+    for side, net, stem in stems:
+        point[:, side.index] = _rest(net, stem)
     out = x.new_full((samples, len(x), 2), torch.nan)
     for t, draw in enumerate(draw_seeds(seed, samples)):
         with one_network_draw(model, draw):
@@ -126,7 +142,7 @@ def _draws_of_network(model: PairRegressor, x: Tensor, samples: int, seed: int) 
             else:
                 for side, net, stem in stems:
                     out[t, :, side.index] = _rest(net, stem)
-    return out
+    return point, out
 
 
 def _stem(net: torch.nn.Module, x: Tensor) -> Tensor:

@@ -16,7 +16,7 @@ from nigradat.models.dropout import dropout_modules
 from nigradat.models.weights import WEIGHTS_NAME, LoadedModel, load_model
 from nigradat.pair import Flag, NigralPair, PatientPrediction, SidePrediction
 from nigradat.uncertainty.calibration import Calibration, Rule, load_calibration
-from nigradat.uncertainty.mc_dropout import CHUNK, mc_samples, predict_sbr
+from nigradat.uncertainty.mc_dropout import CHUNK, predict_sbr, predict_with_samples
 from nigradat.uncertainty.symmetric_mc import DEFAULT_MODE, symmetric_spread
 
 Source = NigralPair | str | os.PathLike[str]
@@ -50,18 +50,19 @@ def predict_pairs(
     if not pairs:
         return []
     patches = np.stack([pair.patches for pair in pairs])
-    sbr = predict_sbr(loaded.model, patches, chunk)
-    sd = low = high = np.full_like(sbr, np.nan)
     calibration = load_calibration(loaded)
     has_dropout = bool(dropout_modules(loaded.model))
-    if calibration is not None and has_dropout:
-        k = calibration.multiplier(level, rule)
-        draws = mc_samples(loaded.model, patches, samples=calibration.samples, seed=calibration.seed, chunk=chunk)
+    if has_dropout:
+        count, draw_from = (samples, seed) if calibration is None else (calibration.samples, calibration.seed)
+        sbr, draws = predict_with_samples(loaded.model, patches, samples=count, seed=draw_from, chunk=chunk)
+    else:
+        sbr = predict_sbr(loaded.model, patches, chunk)
+    sd = low = high = np.full_like(sbr, np.nan)
+    if has_dropout and calibration is not None:
         spread = calibration.spread(draws, loaded.spec.sbr_max)
         sd = spread.spread
-        low, high = spread.interval(k)
+        low, high = spread.interval(calibration.multiplier(level, rule))
     elif has_dropout:
-        draws = mc_samples(loaded.model, patches, samples=samples, seed=seed, chunk=chunk)
         both = len(loaded.model.sides) == 2
         sd = symmetric_spread(draws, DEFAULT_MODE if both else "mc", loaded.spec.sbr_max).spread
     flags = model_flags(loaded, calibration, has_dropout)
