@@ -5,9 +5,11 @@ PIP := $(BIN)/python -m pip install --quiet --disable-pip-version-check -c const
 
 .PHONY: study test lint oracle slow wheel-check bench clean
 
-study: .venv/.study
-	$(BIN)/nigradat simulate study/cohort --patients 260 --preset easy --seed 1 || test -f study/cohort/cohort.json
+study: .venv/.study study/cohort/cohort.json
 	$(BIN)/nigradat study study/cohort study/quick --scale quick
+
+study/cohort/cohort.json: | .venv/.study
+	$(BIN)/nigradat simulate study/cohort --patients 260 --preset easy --seed 1
 
 test: .venv/.test
 	$(BIN)/python -m pytest -n 2 --dist loadfile -m "not slow and not oracle"

@@ -82,5 +82,6 @@ def small_run(small_cohort: PackedCohort, tmp_path_factory: pytest.TempPathFacto
     from nigradat.training.config import make_config
     from nigradat.training.fit import train
 
-    config = make_config(changes={"widths": (2, 2, 2, 2), "epochs": 2, "seed": 3})
+    plain = {"widths": (2, 2, 2, 2), "epochs": 2, "batch_size": 8, "learning_rate": 1e-3, "seed": 3}
+    config = make_config(changes=plain)
     return train(small_cohort, tmp_path_factory.mktemp("run") / "run", config)

@@ -17,8 +17,8 @@ import nigradat.training.module as module
 from nigradat.io import files
 from nigradat.training.config import Hardware, TrainConfig, make_config
 
-PLAIN = {"widths": (2, 2, 2, 2), "epochs": 4, "seed": 3}
-STOPPED = {**PLAIN, "epochs": 30, "patience": 1, "learning_rate": 0.02, "schedule": "constant"}
+PLAIN = {"widths": (2, 2, 2, 2), "epochs": 4, "batch_size": 8, "seed": 3}
+STOPPED = {**PLAIN, "epochs": 30, "patience": 1, "learning_rate": 0.02, "schedule": "constant", "average_decay": 0.0}
 
 
 def config_of(moment: str) -> TrainConfig:

@@ -25,6 +25,7 @@ def test_the_papers_recipe() -> None:
     assert (c.optimiser, c.learning_rate, c.weight_decay, c.schedule) == ("adam", 1e-4, 0.0, "constant")
     assert (c.init, c.centred, c.sbr_max, c.symmetry_eps) == ("glorot", False, 6.84, 0.04)
     assert (c.epochs, c.patience, c.batch_size) == (200, 30, 8)
+    assert (c.average_decay, c.start_at_mean) == (0.0, False)
 
 
 def test_later_layers_win_key_by_key(tmp_path: Path) -> None:
@@ -103,6 +104,8 @@ BASE = {
     "widths": (2, 2, 2, 2),
     "epochs": 1,
     "batch_size": 5,
+    "average_decay": 0.9,
+    "start_at_mean": True,
     "symmetry_weight": 0.5,
     "augmentation": {"mirror_pairs": 0.0},
 }
@@ -122,6 +125,8 @@ OTHER: dict[str, dict[str, object]] = {
     "weight_decay": {"weight_decay": 0.5},
     "schedule": {"schedule": "constant"},
     "epochs": {"epochs": 2},
+    "average_decay": {"average_decay": 0.0},
+    "start_at_mean": {"start_at_mean": False},
     "batch_size": {"batch_size": 4},
     "seed": {"seed": 2},
 }

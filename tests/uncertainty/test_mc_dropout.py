@@ -36,7 +36,7 @@ def patches() -> np.ndarray:
 
 
 def test_variance_and_covariance_of_head_dropout_have_a_closed_form(patches: np.ndarray) -> None:
-    """Masks ``m_i / (1 - p)``: ``cov(w.h, w.h') = p / (1 - p) sum w_i^2 h_i h'_i``, the mean is the plain prediction."""
+    """``cov(w.h, w.h') = p / (1 - p) sum w_i^2 h_i h'_i``, and the mean is the plain prediction."""
     p, draws = 0.3, 4000
     model = a_model(head_dropout=p)
     net = model.nets["both"]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from itertools import pairwise
 
 import numpy as np
 import pytest
@@ -145,7 +146,7 @@ def test_equal_sides_have_what_plain_dropout_has(mode: str, samples: np.ndarray,
 def test_intervals_grow_with_k(mode: str, samples: np.ndarray, ks: list[float]) -> None:
     spread = spread_of(samples, mode)
     ends = [spread.interval(k) for k in sorted(ks)]
-    for (low, high), (lower, higher) in zip(ends, ends[1:], strict=False):
+    for (low, high), (lower, higher) in pairwise(ends):
         assert (lower <= low).all()
         assert (higher >= high).all()
     low, high = spread.interval(0.0)

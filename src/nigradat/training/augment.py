@@ -7,7 +7,7 @@ texture that tells real patches), slices move by whole steps.
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import torch
 import torch.nn.functional as F
@@ -27,6 +27,8 @@ class Augmentation:
         noise: SD of added Gaussian noise, in units of the patch mean, drawn uniformly from 0 to this.
         gain: largest relative intensity change across half the patch along each axis (a linear field; a global gain
             would be undone by the division by the mean).
+        ramp_epochs: all of the above but the probability grow from 0 to their full size over so many epochs: a net that
+            still predicts the mean finds its first signal sooner in patches that lie still.
         mirror_pairs: probability of exchanging the patient's sides, labels included. It changes nothing for a shared
             tower, whose two inputs are alike; a single patch is never flipped.
     """
@@ -38,7 +40,15 @@ class Augmentation:
     scale: float = 0.0
     noise: float = 0.03
     gain: float = 0.03
+    ramp_epochs: int = 0
     mirror_pairs: float = 0.0
+
+    def in_epoch(self, epoch: int) -> Augmentation:
+        """The recipe as it stands in an epoch (from 0)."""
+        share = min(1.0, epoch / self.ramp_epochs) if self.ramp_epochs else 1.0
+        sizes = ("shift_voxels", "rotation_deg", "scale", "noise", "gain")
+        grown = {name: share * getattr(self, name) for name in sizes}
+        return replace(self, **grown, shift_slices=round(share * self.shift_slices))
 
 
 @dataclass(frozen=True, eq=False)

@@ -27,13 +27,14 @@ Count = Annotated[int, Field(ge=1)]
 class AugmentationConfig:
     """See :class:`nigradat.training.augment.Augmentation`, which this becomes."""
 
-    probability: Share = 0.8
-    shift_voxels: NotNegative = 1.0
+    probability: Share = 0.9
+    shift_voxels: NotNegative = 3.0
     shift_slices: Annotated[int, Field(ge=0, le=5)] = 1
-    rotation_deg: NotNegative = 4.0
-    scale: Annotated[float, Field(ge=0, lt=0.5)] = 0.02
-    noise: NotNegative = 0.02
-    gain: Annotated[float, Field(ge=0, lt=1)] = 0.02
+    rotation_deg: NotNegative = 10.0
+    scale: Annotated[float, Field(ge=0, lt=0.5)] = 0.06
+    noise: NotNegative = 0.03
+    gain: Annotated[float, Field(ge=0, lt=1)] = 0.05
+    ramp_epochs: Annotated[int, Field(ge=0)] = 10
     mirror_pairs: Share = 0.0
 
 
@@ -69,10 +70,10 @@ class TrainConfig:
     symmetry_eps: NotNegative = PAPER_EPS
     optimiser: Literal["adamw", "adam"] = "adamw"
     learning_rate: Positive = 7e-4
-    weight_decay: NotNegative = 0.05
+    weight_decay: NotNegative = 0.3
     schedule: Literal["one-cycle", "constant"] = "one-cycle"
-    epochs: Count = 36
-    patience: Count = 36
+    epochs: Count = 32
+    patience: Count = 32
     batch_size: Count = 4
     average_decay: Rate = 0.99
     start_at_mean: bool = True

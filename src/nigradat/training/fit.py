@@ -89,6 +89,8 @@ def train(
     model = build(config.spec, config.seed)
     if init is not None:
         _start_from(model, init)  # before anything is written
+    elif config.start_at_mean:
+        _start_at_mean(model, data.sbr[split.rows(data, "train")] / config.sbr_max)
     plan = {
         "config": config.to_json(),
         "cohort": {"patients": len(set(data.patient_ids)), "sha256": data.sha256},
@@ -291,7 +293,12 @@ def _start_from(model: PairRegressor, init: str | os.PathLike[str]) -> None:
 
 
 def _start_at_mean(model: PairRegressor, target: np.ndarray) -> None:
-    """A constant to begin with, so that the first steps need not find it; from the training labels alone."""
+    """A constant to begin with, so that the first steps need not find it.
+
+    Args:
+        model: fresh; the biases of its output layers are set.
+        target: ``(n, 2)`` labels of the training patients alone, SBR / sbr_max.
+    """
     for side in model.sides:
         net = model.net(side)
         assert net is not None

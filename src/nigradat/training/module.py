@@ -58,7 +58,8 @@ class FitModule(pl.LightningModule):
         """Augment, predict, compare."""
         x, sbr, number = batch
         c, place = self.config, (self.current_epoch, int(number), self.global_rank)
-        x, sbr = apply_augmentation(x, sbr, draw_augmentation(self.recipe, len(x), mix(c.seed, AUGMENT, *place)))
+        recipe = self.recipe.in_epoch(self.current_epoch)
+        x, sbr = apply_augmentation(x, sbr, draw_augmentation(recipe, len(x), mix(c.seed, AUGMENT, *place)))
         seed_dropout(self.model, mix(c.seed, DROPOUT, *place), x.device)
         loss = symmetric_loss(self.model(x), sbr / c.sbr_max, c.resolved_symmetry_weight, c.symmetry_eps)
         self._losses.append(loss.detach())
@@ -92,7 +93,7 @@ class FitModule(pl.LightningModule):
             "train_loss": float(torch.stack(self._losses).mean()) if self._losses else float("nan"),
             "stop_mse": float(np.mean((p - t) ** 2)),
             "stop_mae": float(np.mean(np.abs(p - t))),
-            "stop_r": float(np.corrcoef(p, t)[0, 1]) if p.std() > 0 else float("nan"),
+            "stop_r": float(np.corrcoef(p, t)[0, 1]) if np.ptp(p) > 0 and np.ptp(t) > 0 else float("nan"),
         }
         for store in (self._losses, self._predicted, self._target):
             store.clear()
