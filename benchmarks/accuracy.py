@@ -54,6 +54,43 @@ def one_seed(out: Path, args: argparse.Namespace, seed: int) -> dict[str, Any]:
     return dict(json.loads(kept.read_text()))
 
 
+ROWS = (
+    ("R, Sym. VGG+", "{m}/pearson_r/average"),
+    ("R, ridge on six features", "ridge/pearson_r/average"),
+    ("R, oracle of one side", "oracle-single/pearson_r/average"),
+    ("R / R of that oracle", "{m}/skill/r_ratio/average"),
+    ("R less ridge, paired", "{m}-less-ridge/pearson_r/average"),
+    ("RMSE, SBR", "{m}/rmse/average"),
+    ("MAE, SBR", "{m}/mae/average"),
+    ("RMSE of the ridge, SBR", "ridge/rmse/average"),
+    ("Sharpness @ CP .95, MC", "{m}/mc/sharpness_at_cp/average"),
+    ("Sharpness @ CP .95, symmetric MC (s1)", "{m}/s1/sharpness_at_cp/average"),
+    ("Coverage of the 95 % conformal interval, right", "{m}/interval/coverage/right"),
+    ("Coverage of the 95 % conformal interval, left", "{m}/interval/coverage/left"),
+    ("Allowed: central 99.9 % beta-binomial range", "{m}/interval/coverage_range"),
+    ("Full width of that interval, SBR", "{m}/interval/mpiw/average"),
+)
+
+
+def table(found: dict[int, dict[str, Any]], model: str) -> str:
+    """All seeds side by side, as Markdown."""
+    lines = ["| | " + " | ".join(f"seed {seed}" for seed in found) + " |", "|---" * (len(found) + 1) + "|"]
+    for title, key in ROWS:
+        cells = []
+        for summary in found.values():
+            number = summary["numbers"].get(key.format(m=model))
+            if number is None:
+                cells.append("n/a")
+            elif key.endswith("coverage_range"):
+                cells.append(f"{number['low']:.3f} to {number['high']:.3f}")
+            elif number.get("low") is None:
+                cells.append(f"{number['value']:.3f}")
+            else:
+                cells.append(f"{number['value']:.3f} ({number['low']:.3f} to {number['high']:.3f})")
+        lines.append(f"| {title} | " + " | ".join(cells) + " |")
+    return "\n".join(lines)
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("out", type=Path)
@@ -65,8 +102,7 @@ def main() -> None:
     parser.add_argument("--widths", default="16,32,64,128")
     parser.add_argument("--recipe", default="default")
     args = parser.parse_args()
-    for seed in args.seeds:
-        print(json.dumps(one_seed(args.out, args, seed))[:300], flush=True)
+    print(table({seed: one_seed(args.out, args, seed) for seed in args.seeds}, args.model))
 
 
 if __name__ == "__main__":
