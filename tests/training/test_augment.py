@@ -180,3 +180,16 @@ def test_the_seed_decides_everything_and_inputs_stay(seed: int, n: int) -> None:
     assert torch.equal(one[1], two[1])
     assert not torch.equal(one[0], other[0])
     assert one[0].shape == x.shape
+
+
+def test_movement_grows_over_the_first_epochs() -> None:
+    full = Augmentation(shift_voxels=3.0, shift_slices=2, rotation_deg=10.0, scale=0.1, noise=0.2, ramp_epochs=4)
+    x = 0.5 + torch.rand((2, 2, 1, *PATCH_SHAPE))
+    assert torch.allclose(move(x, full.in_epoch(0)), x, atol=1e-5)
+    half = full.in_epoch(2)
+    assert (half.shift_voxels, half.shift_slices, half.rotation_deg, half.scale, half.noise) == (1.5, 1, 5, 0.05, 0.1)
+    assert half.probability == full.probability
+    for epoch in (4, 5, 100):
+        assert full.in_epoch(epoch) == full
+    still = Augmentation(ramp_epochs=0)
+    assert still.in_epoch(0) == still

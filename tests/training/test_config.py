@@ -99,15 +99,29 @@ def test_augmentation_keys_are_those_of_the_code() -> None:
     assert names[0] == names[1]
 
 
-BASE = {
+MOVED = {
+    "probability": 0.8,
+    "shift_voxels": 2.0,
+    "shift_slices": 1,
+    "rotation_deg": 8.0,
+    "scale": 0.03,
+    "noise": 0.03,
+    "gain": 0.03,
+    "ramp_epochs": 0,
+    "mirror_pairs": 0.0,
+}
+BASE: dict[str, object] = {
     "model": "sym-vgg-plus",
     "widths": (2, 2, 2, 2),
+    "head_dropout": 0.2,
+    "learning_rate": 1e-3,
+    "weight_decay": 0.01,
     "epochs": 1,
     "batch_size": 5,
     "average_decay": 0.9,
     "start_at_mean": True,
     "symmetry_weight": 0.5,
-    "augmentation": {"mirror_pairs": 0.0},
+    "augmentation": MOVED,
 }
 # key: another value (with what else must be set for it to be able to matter)
 OTHER: dict[str, dict[str, object]] = {
@@ -130,7 +144,7 @@ OTHER: dict[str, dict[str, object]] = {
     "batch_size": {"batch_size": 4},
     "seed": {"seed": 2},
 }
-OTHER_AUGMENTATION = {
+OTHER_AUGMENTATION: dict[str, float] = {
     "probability": 0.2,
     "shift_voxels": 0.0,
     "shift_slices": 0,
@@ -138,13 +152,13 @@ OTHER_AUGMENTATION = {
     "scale": 0.2,
     "noise": 0.2,
     "gain": 0.2,
+    "ramp_epochs": 3,
     "mirror_pairs": 1.0,
 }
 
 
 def weights_of(cohort: PackedCohort, folder: Path, changes: dict[str, object]) -> dict[str, torch.Tensor]:
     config = make_config(changes={**BASE, **changes})
-    # patience only tells when to stop; it is set so that the last epoch counts
     return load_model(train(cohort, folder, config)).model.state_dict()
 
 
@@ -173,7 +187,7 @@ def test_every_key_changes_the_result(
 def test_every_augmentation_key_changes_the_result(
     key: str, small_cohort: PackedCohort, base_weights: dict[str, torch.Tensor], tmp_path: Path
 ) -> None:
-    changed = {"augmentation": {key: OTHER_AUGMENTATION[key]}}
+    changed: dict[str, object] = {"augmentation": {**MOVED, key: OTHER_AUGMENTATION[key]}}
     assert not same(weights_of(small_cohort, tmp_path / "run", changed), base_weights)
 
 

@@ -108,6 +108,7 @@ def test_it_learns(make_cohort, tmp_path: Path) -> None:  # type: ignore[no-unty
             "epochs": 8,
             "batch_size": 4,
             "learning_rate": 0.01,
+            "weight_decay": 0.01,
             "average_decay": 0.5,
             "head_dropout": 0.0,
             "symmetry_weight": 0,

@@ -22,7 +22,10 @@ from nigradat.training.fit import train
 
 ONE = Hardware(accelerator="cpu", threads=1)
 
-pytestmark = pytest.mark.skipif(not hasattr(os, "fork"), reason="the killed processes are forked")
+pytestmark = [
+    pytest.mark.skipif(not hasattr(os, "fork"), reason="the killed processes are forked"),
+    pytest.mark.timeout(1200),  # on a busy machine
+]
 
 
 @pytest.fixture(autouse=True, scope="module")

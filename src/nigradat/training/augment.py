@@ -19,7 +19,7 @@ class Augmentation:
     """How far a training patch may be moved.
 
     Attributes:
-        probability: that a patch is moved at all; the others keep their measured noise texture untouched.
+        probability: that a patch is moved at all (shifts, rotation, zoom); noise and gain come on top of that for all.
         shift_voxels: largest shift in plane (0.5 mm each), uniform.
         shift_slices: largest whole-slice shift (1 mm each).
         rotation_deg: largest in-plane rotation, uniform.

@@ -89,11 +89,12 @@ class FitModule(pl.LightningModule):
         target = torch.cat(self._target).double().cpu().numpy()
         answered = ~np.isnan(predicted)
         p, t = predicted[answered], target[answered]
+        varied = len(p) > 1 and np.ptp(p) > 0 and np.ptp(t) > 0  # a correlation needs that
         self.epoch_values = {
             "train_loss": float(torch.stack(self._losses).mean()) if self._losses else float("nan"),
-            "stop_mse": float(np.mean((p - t) ** 2)),
-            "stop_mae": float(np.mean(np.abs(p - t))),
-            "stop_r": float(np.corrcoef(p, t)[0, 1]) if np.ptp(p) > 0 and np.ptp(t) > 0 else float("nan"),
+            "stop_mse": float(np.mean((p - t) ** 2)) if len(p) else float("nan"),
+            "stop_mae": float(np.mean(np.abs(p - t))) if len(p) else float("nan"),
+            "stop_r": float(np.corrcoef(p, t)[0, 1]) if varied else float("nan"),
         }
         for store in (self._losses, self._predicted, self._target):
             store.clear()

@@ -1,0 +1,1 @@
+"""A study: several methods on the same patients, from one command to one report."""
