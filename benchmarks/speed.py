@@ -22,6 +22,7 @@ from nigradat.models.dropout import seed_dropout
 from nigradat.models.symmetric import ModelSpec, PairRegressor, build
 from nigradat.phantom.cohort import render_patient
 from nigradat.training.augment import Augmentation, apply_augmentation, draw_augmentation
+from nigradat.training.config import make_config
 from nigradat.training.loss import symmetric_loss
 from nigradat.uncertainty.mc_dropout import mc_samples, predict_sbr
 
@@ -90,8 +91,9 @@ def main() -> None:
         symmetric_loss(out.unflatten(0, (-1, 2)).squeeze(2), y, 0.1).backward()
 
     def augment() -> None:
-        apply_augmentation(x, y, draw_augmentation(Augmentation(), args.pairs, 0))
+        apply_augmentation(x, y, draw_augmentation(recipe, args.pairs, 0))
 
+    recipe = Augmentation(**make_config().to_json()["augmentation"])
     one = patches[:1]
     t = median_seconds(
         args.repeats,

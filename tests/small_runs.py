@@ -13,7 +13,7 @@ from nigradat.io.pack import CohortWriter, PackedCohort, load_cohort
 from nigradat.models.registry import get_method
 from nigradat.models.symmetric import ModelSpec, Sharing, build
 from nigradat.models.weights import save_model
-from nigradat.training.fit import SPLIT_NAME, fingerprints
+from nigradat.training.fit import SPLIT_NAME, fingerprints, name_hash
 from nigradat.training.split import Split, make_split
 
 
@@ -78,7 +78,7 @@ def write_run(
             "cohort_sha256": cohort.sha256,
             "split_sha256": split.sha256,
             "patients": {part: len(getattr(split, part)) for part in ("train", "stop", "calibration", "test")},
-            "seen_patients": sorted({*split.train, *split.stop}),
+            "seen_names": sorted(map(name_hash, {*split.train, *split.stop})),
             "seen_fingerprints": sorted(fingerprints(cohort, used)),
             "best_epoch": 1,
         },

@@ -13,6 +13,7 @@ from torch import Tensor
 
 from nigradat.anatomy import PATCH_SHAPE
 from nigradat.training.augment import Augmentation, apply_augmentation, draw_augmentation
+from nigradat.training.config import make_config
 
 STILL = {
     "probability": 1.0,
@@ -161,7 +162,7 @@ def test_a_mirrored_patient_exchanges_labels_along_with_patches() -> None:
 
 def test_without_it_labels_stay() -> None:
     target = torch.rand((5, 2))
-    everything = draw_augmentation(Augmentation(), 5, 1)
+    everything = draw_augmentation(Augmentation(**make_config().to_json()["augmentation"]), 5, 1)
     assert torch.equal(apply_augmentation(torch.rand((5, 2, 1, *PATCH_SHAPE)), target, everything)[1], target)
 
 
@@ -170,7 +171,7 @@ def test_without_it_labels_stay() -> None:
 def test_the_seed_decides_everything_and_inputs_stay(seed: int, n: int) -> None:
     x, target = torch.rand((n, 2, 1, *PATCH_SHAPE)), torch.rand((n, 2))
     before, labels = x.clone(), target.clone()
-    everything = Augmentation(scale=0.05, mirror_pairs=0.5)
+    everything = Augmentation(shift_voxels=2, rotation_deg=8, scale=0.05, noise=0.03, mirror_pairs=0.5)
     one, two, other = (
         apply_augmentation(x, target, draw_augmentation(everything, n, s)) for s in (seed, seed, seed + 1)
     )

@@ -36,7 +36,7 @@ def test_later_layers_win_key_by_key(tmp_path: Path) -> None:
     a = c.augmentation
     assert (a.noise, a.gain, a.scale) == (0.2, 0.0, 0.1)
     assert a.shift_voxels == AugmentationConfig().shift_voxels
-    assert RECIPES["paper"].get("augmentation") is None  # the recipe itself is as it was
+    assert RECIPES["paper"]["augmentation"] == {"ramp_epochs": 0}  # the recipe itself is as it was
 
 
 def test_json_makes_it_again() -> None:
@@ -139,6 +139,8 @@ OTHER: dict[str, dict[str, object]] = {
     "weight_decay": {"weight_decay": 0.5},
     "schedule": {"schedule": "constant"},
     "epochs": {"epochs": 2},
+    "gradient_clip": {"gradient_clip": 1e-3},
+    "adam_eps": {"adam_eps": 1e-2},
     "average_decay": {"average_decay": 0.0},
     "start_at_mean": {"start_at_mean": False},
     "batch_size": {"batch_size": 4},

@@ -18,7 +18,7 @@ from nigradat.io.pack import PackedCohort, load_cohort
 from nigradat.models.symmetric import build
 from nigradat.models.weights import load_model
 from nigradat.training.config import Hardware, TrainConfig, make_config
-from nigradat.training.fit import fingerprints, train
+from nigradat.training.fit import fingerprints, name_hash, train
 from nigradat.training.split import Split, make_split
 from nigradat.uncertainty.mc_dropout import predict_sbr
 
@@ -66,7 +66,7 @@ def test_the_run_folder_explains_itself(small_cohort: PackedCohort, small_run: P
     training = card["training"]
     assert training["kind"] == "phantom"
     assert training["cohort_sha256"] == small_cohort.sha256
-    assert training["seen_patients"] == sorted({*split.train, *split.stop})
+    assert training["seen_names"] == sorted(name_hash(p) for p in {*split.train, *split.stop})
     used = np.concatenate([split.rows(small_cohort, "train"), split.rows(small_cohort, "stop")])
     assert training["seen_fingerprints"] == sorted(fingerprints(small_cohort, used))
     assert card["config"] == tiny().to_json() == json.loads((small_run / "config.json").read_text())["config"]
@@ -104,12 +104,12 @@ def test_it_learns(make_cohort, tmp_path: Path) -> None:  # type: ignore[no-unty
     still = {"shift_voxels": 0, "shift_slices": 0, "rotation_deg": 0, "scale": 0, "noise": 0, "gain": 0}
     config = make_config(
         changes={
-            "widths": (4, 4, 4, 4),
-            "epochs": 8,
+            "widths": (4, 8, 8, 8),
+            "epochs": 10,
             "batch_size": 4,
-            "learning_rate": 0.01,
+            "learning_rate": 0.003,
             "weight_decay": 0.01,
-            "average_decay": 0.5,
+            "average_decay": 0.0,
             "head_dropout": 0.0,
             "symmetry_weight": 0,
             "augmentation": still,

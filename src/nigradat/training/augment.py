@@ -16,7 +16,7 @@ from torch import Tensor
 
 @dataclass(frozen=True)
 class Augmentation:
-    """How far a training patch may be moved.
+    """How far a training patch may be moved; not at all unless said. The sizes in use are those of the training recipe.
 
     Attributes:
         probability: that a patch is moved at all (shifts, rotation, zoom); noise and gain come on top of that for all.
@@ -34,12 +34,12 @@ class Augmentation:
     """
 
     probability: float = 1.0
-    shift_voxels: float = 2.0
-    shift_slices: int = 1
-    rotation_deg: float = 8.0
+    shift_voxels: float = 0.0
+    shift_slices: int = 0
+    rotation_deg: float = 0.0
     scale: float = 0.0
-    noise: float = 0.03
-    gain: float = 0.03
+    noise: float = 0.0
+    gain: float = 0.0
     ramp_epochs: int = 0
     mirror_pairs: float = 0.0
 

@@ -53,6 +53,8 @@ class TrainConfig:
         epochs: at most so many.
         patience: stop after so many epochs without a better error on the stopping patients.
         batch_size: pairs a step.
+        gradient_clip: largest norm of a step's gradient; 0 leaves it as it is.
+        adam_eps: added to the root of the second moment.
         average_decay: decay per step of the running average of the weights that is validated and kept; 0 keeps the
             weights themselves.
         start_at_mean: the fresh output layer begins at the training patients' mean SBR instead of 0.
@@ -75,6 +77,8 @@ class TrainConfig:
     epochs: Count = 32
     patience: Count = 32
     batch_size: Count = 4
+    gradient_clip: NotNegative = 1.0
+    adam_eps: Positive = 1e-8
     average_decay: Rate = 0.99
     start_at_mean: bool = True
     augmentation: AugmentationConfig = field(default_factory=AugmentationConfig)
@@ -120,8 +124,11 @@ RECIPES: dict[str, dict[str, Any]] = {
         "schedule": "constant",
         "head_dropout": 0.2,
         "batch_size": 8,
+        "gradient_clip": 0.0,
+        "adam_eps": 1e-7,
         "average_decay": 0.0,
         "start_at_mean": False,
+        "augmentation": {"ramp_epochs": 0},
         "epochs": 200,
         "patience": 30,
     },

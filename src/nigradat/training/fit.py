@@ -86,6 +86,8 @@ def train(
             f"at most {config.sbr_max:g}, the scale of the network's output",
             f"Set sbr_max (--sbr-max {np.ceil(float(np.max(data.sbr))):g}) for labels of another software",
         )
+    if hardware.accelerator == "gpu" and not (torch.cuda.is_available() or torch.backends.mps.is_available()):
+        raise ConfigError("accelerator 'gpu' and no GPU that torch can use", "auto or cpu here")
     model = build(config.spec, config.seed)
     if init is not None:
         _start_from(model, init)  # before anything is written
@@ -154,7 +156,7 @@ def _half_written(out: Path) -> list[Path]:
 def _difference(there: dict[str, Any], plan: dict[str, Any]) -> str:
     old, new = (_flat(json.loads(json.dumps(x))) for x in (there, plan))
     odd = [f"{k}: {old.get(k)!r} there, {new.get(k)!r} here" for k in sorted(old | new) if old.get(k) != new.get(k)]
-    return "; ".join(odd[:3]) + (f"; {len(odd) - 3} more" if len(odd) > 3 else "")
+    return "; ".join(odd[:8]) + (f"; {len(odd) - 8} more" if len(odd) > 8 else "")
 
 
 def _flat(value: Any, name: str = "") -> dict[str, Any]:
@@ -214,7 +216,7 @@ def _fit(
                 enable_progress_bar=False,
                 enable_model_summary=False,
                 num_sanity_val_steps=0,
-                gradient_clip_val=1.0,
+                gradient_clip_val=config.gradient_clip or None,
                 use_distributed_sampler=False,
                 reload_dataloaders_every_n_epochs=1,
             )
@@ -314,6 +316,11 @@ def _csv(history: list[dict[str, float]]) -> str:
     return text.getvalue()
 
 
+def name_hash(patient: str) -> str:
+    """A short hash of a patient's name: a card that is passed on must know whom it met, but need not say it."""
+    return hashlib.sha256(patient.encode()).hexdigest()[:16]
+
+
 def fingerprints(cohort: PackedCohort, rows: np.ndarray) -> list[str]:
     """A short hash of each visit's patches: the same images are known again under another name."""
     return [hashlib.sha256(cohort.read(int(i)).tobytes()).hexdigest()[:16] for i in rows]
@@ -340,7 +347,7 @@ def _card(
             "cohort_sha256": data.sha256,
             "patients": {part: len(getattr(split, part)) for part in ("train", "stop", "calibration", "test")},
             "split_sha256": split.sha256,
-            "seen_patients": sorted({*split.train, *split.stop}),
+            "seen_names": sorted(map(name_hash, {*split.train, *split.stop})),
             "seen_fingerprints": sorted(fingerprints(data, used)),
             "started_from": None if init is None else str(Path(init).name),
             "epochs": len(history),

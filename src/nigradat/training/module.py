@@ -104,7 +104,7 @@ class FitModule(pl.LightningModule):
         c = self.config
         kind = torch.optim.AdamW if c.optimiser == "adamw" else torch.optim.Adam
         parameters = [p for p in self.model.parameters() if p.requires_grad]
-        optimiser = kind(parameters, lr=c.learning_rate, weight_decay=c.weight_decay)
+        optimiser = kind(parameters, lr=c.learning_rate, weight_decay=c.weight_decay, eps=c.adam_eps)
         if c.schedule == "constant":
             return optimiser
         steps = -(-len(self.split.rows(self.cohort, "train")) // c.batch_size) * c.epochs

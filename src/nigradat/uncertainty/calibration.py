@@ -23,11 +23,11 @@ import numpy.typing as npt
 from nigradat.anatomy import Side
 from nigradat.errors import CalibrationError, ConfigError
 from nigradat.io.files import write_json
-from nigradat.io.pack import PackedCohort, load_cohort
+from nigradat.io.pack import PackedCohort, load_cohort, verify
 from nigradat.metrics.conformal import conformal_quantile, conformal_rank
 from nigradat.metrics.intervals import k_at_cp, sharpness_cp_curve
 from nigradat.models.weights import LoadedModel, load_model
-from nigradat.training.fit import SPLIT_NAME, fingerprints
+from nigradat.training.fit import SPLIT_NAME, fingerprints, name_hash
 from nigradat.training.split import Split
 from nigradat.uncertainty.mc_dropout import mc_samples
 from nigradat.uncertainty.symmetric_mc import (
@@ -146,7 +146,8 @@ def calibrate(
         rows = np.array(sorted(first.values()))
     if conformal_rank(max(n, 1), level) > n:
         conformal_quantile(np.zeros(max(n, 1)), level)  # raises, naming the number needed
-    spread_samples = mc_samples(loaded.model, _read(data, rows), samples=samples, seed=seed)
+    verify(data)
+    spread_samples = _samples(loaded, data, rows, samples, seed)
     fusion = _fit_fusion(loaded, data, samples, seed) if mode == "s7" else None
     spread = symmetric_spread(spread_samples, mode, loaded.spec.sbr_max, fusion)
     scores = np.sort(spread.score(data.sbr[rows]), axis=0).T
@@ -189,8 +190,8 @@ def check_unseen(loaded: LoadedModel, data: PackedCohort, rows: npt.NDArray[np.i
     seen = set(training.get("seen_fingerprints", ()))
     known = [data.participants[i].visit_id for i, f in zip(rows, fingerprints(data, rows), strict=True) if f in seen]
     if not loaded.is_phantom_trained and not data.is_phantom:
-        names = set(training.get("seen_patients", ()))
-        known += [data.patient_ids[i] for i in rows if data.patient_ids[i] in names]
+        names = set(training.get("seen_names", ()))
+        known += [data.patient_ids[i] for i in rows if name_hash(data.patient_ids[i]) in names]
     if known:
         raise CalibrationError(
             f"{len(set(known))} of the {len(rows)} patients for {purpose} were used in training or early stopping "
@@ -204,11 +205,18 @@ def _fit_fusion(loaded: LoadedModel, data: PackedCohort, samples: int, seed: int
     if loaded.card.get("training", {}).get("cohort_sha256") != data.sha256:
         raise CalibrationError("mode 's7' with another cohort", "the cohort of the run, whose stopping patients fit it")
     rows = Split.load(loaded.folder / SPLIT_NAME).rows(data, "stop")
-    return fit_fusion(mc_samples(loaded.model, _read(data, rows), samples=samples, seed=seed), data.sbr[rows])
+    return fit_fusion(_samples(loaded, data, rows, samples, seed), data.sbr[rows])
 
 
-def _read(data: PackedCohort, rows: npt.NDArray[np.int_]) -> npt.NDArray[np.float32]:
-    return np.stack([data.read(int(i)) for i in rows])
+def _samples(loaded: LoadedModel, data: PackedCohort, rows: npt.NDArray[np.int_], samples: int, seed: int) -> Array:
+    """``(T, n, 2)`` SBR, a few rows of the cohort in memory at a time."""
+    return np.concatenate(
+        [
+            mc_samples(loaded.model, np.stack([data.read(int(i)) for i in block]), samples=samples, seed=seed)
+            for block in np.array_split(rows, -(-len(rows) // 64))
+        ],
+        axis=1,
+    )
 
 
 def save_calibration(folder: Path, calibration: Calibration, level: float) -> None:

@@ -12,6 +12,7 @@ import numpy as np
 from nigradat.anatomy import Side
 from nigradat.io.inputs import read_inputs
 from nigradat.io.nifti import AffineChoice
+from nigradat.metrics.cases import check_level
 from nigradat.models.dropout import dropout_modules
 from nigradat.models.weights import WEIGHTS_NAME, LoadedModel, load_model
 from nigradat.pair import Flag, NigralPair, PatientPrediction, SidePrediction
@@ -46,7 +47,9 @@ def predict_pairs(
 
     Raises:
         CalibrationError: the level cannot be promised with the patients that calibrated the model.
+        ConfigError: a level outside 0..1.
     """
+    check_level(level)
     if not pairs:
         return []
     patches = np.stack([pair.patches for pair in pairs])
@@ -163,11 +166,10 @@ def predict(
     """
     loaded = model if isinstance(model, LoadedModel) else load_model(model)
     several = [inputs] if isinstance(inputs, NigralPair | str | os.PathLike) else list(inputs)
-    given = [item for item in several if isinstance(item, NigralPair)]
-    paths = [item for item in several if not isinstance(item, NigralPair)]
+    first = read_inputs([], right=right, left=left, affine=affine) if right or left or not several else ()
+    others = ((item,) if isinstance(item, NigralPair) else read_inputs([item], affine=affine) for item in several)
+    pairs = chain(first, chain.from_iterable(others))
     out: list[PatientPrediction] = []
-    read = () if given and not (paths or right or left) else read_inputs(paths, right=right, left=left, affine=affine)
-    pairs = chain(given, read)
     while batch := list(islice(pairs, 64)):
         out += predict_pairs(loaded, batch, level=level, rule=rule, samples=samples, seed=seed)
     return out
