@@ -15,6 +15,7 @@ import numpy as np
 import pytest
 import typer
 
+import nigradat.study.plan  # noqa: F401  first imported while its parts are replaced, it would keep the stand-ins
 from nigradat.cli.app import app
 from nigradat.models.weights import load_model, read_card
 from nigradat.pair import PatientPrediction, SidePrediction
