@@ -15,7 +15,18 @@ from nigradat import __version__
 from nigradat.cli.app import app
 
 HEAVY = ("torch", "numpy", "scipy", "nibabel", "pytorch_lightning", "matplotlib")
-VERBS = ["simulate", "cohort", "train", "calibrate", "evaluate", "predict", "study", "import-published", "show"]
+VERBS = [
+    "simulate",
+    "cohort",
+    "train",
+    "calibrate",
+    "evaluate",
+    "predict",
+    "study",
+    "sweep",
+    "import-published",
+    "show",
+]
 
 
 def python(code: str, *arguments: str) -> subprocess.CompletedProcess[str]:
@@ -117,6 +128,7 @@ def test_a_fault_of_the_program_is_not_hidden(call, monkeypatch, fault):
         ("jinja2", "report", ["evaluate", "RUN", "COHORT", "--out", "OUT"]),
         ("pytorch_lightning", "train", ["study", "COHORT", "OUT"]),
         ("matplotlib", "report", ["study", "COHORT", "OUT"]),
+        ("pytorch_lightning", "train", ["sweep", "COHORT", "OUT", "--vary", "samples=10,20"]),
     ],
 )
 def test_a_missing_extra_is_named_before_any_work(

@@ -9,13 +9,18 @@ import json
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
 import pytest
 import typer
 
-import nigradat.study.plan  # noqa: F401  first imported while its parts are replaced, it would keep the stand-ins
+# what is first imported while its parts are replaced would keep the stand-ins
+import nigradat.evaluation.evaluate
+import nigradat.report.study_page
+import nigradat.study.sweep
+import nigradat.study.timing  # noqa: F401
 from nigradat.cli.app import app
 from nigradat.models.weights import load_model, read_card
 from nigradat.pair import PatientPrediction, SidePrediction
@@ -95,7 +100,37 @@ CASES: dict[str, tuple[list[str], dict[str, Any]]] = {
         {
             "--scale": "small",
             "--methods": "sym-vgg,vgg-small",
+            "--design": "repeated",
+            "--splits": "3",
+            "--seeds": "2",
+            "--fresh": "50",
+            "--level": "0.8",
+            "--threshold": "1.9",
+            "--sbr-max": "9",
             "--epochs": "3",
+            "--engine": "ray",
+            "--address": "auto",
+            "--workers": "2",
+            "--device": "cpu",
+            "--retry-failed": None,
+            "--seed": "5",
+            "--json": None,
+        },
+    ),
+    "sweep": (
+        ["COHORT", "OUT", "--vary", "samples=10,20"],
+        {
+            "--vary": "head_dropout=0.1,0.2",
+            "--method": "sym-vgg",
+            "--scale": "small",
+            "--grid": None,
+            "--samples": "50",
+            "--seeds": "2",
+            "--epochs": "3",
+            "--test": None,
+            "--engine": "ray",
+            "--address": "auto",
+            "--workers": "2",
             "--device": "cpu",
             "--seed": "5",
             "--json": None,
@@ -104,7 +139,12 @@ CASES: dict[str, tuple[list[str], dict[str, Any]]] = {
     "import-published": (["net", "OUT"], {"--side": "right", "--json": None}),
     "show": (["sym-vgg"], {"--widths": "2,2,2,2", "--json": None}),
 }
-SHORT = {"simulate": {"-n": "--patients"}, "calibrate": {"-T": "--samples"}, "predict": {"-m": "--model"}}
+SHORT = {
+    "simulate": {"-n": "--patients"},
+    "calibrate": {"-T": "--samples"},
+    "predict": {"-m": "--model"},
+    "sweep": {"-T": "--samples"},
+}
 
 
 def plain(value: object) -> object:
@@ -176,7 +216,13 @@ def calls(monkeypatch: pytest.MonkeyPatch, small_cohort, small_run) -> Iterator[
     note("report.page.write_evaluation", lambda _, out, **__: Path(out))
     note("models.weights.load_model", lambda *_: loaded)
     note("uncertainty.predict.predict", lambda *_, **__: [PatientPrediction("sub", side, side)])
-    note("study.plan.run_study", lambda _, out, **__: (Path(out), [Evaluated()]))
+    plan = {"level": 0.9, "threshold": None, "cohort": {"kind": "phantom"}}
+    note("study.plan.run_study", lambda _, out, **__: (Path(out), ()))
+    note("study.folder.read_plan", lambda *_: plan)
+    note("study.timing.measure", lambda *_, **__: ())
+    note("evaluation.comparison.compare", lambda *_, **__: SimpleNamespace(methods=(), n_patients=0))
+    note("report.study_page.write_comparison", lambda out, *_: Path(out) / "report.html")
+    note("study.sweep.run_sweep", lambda _, out, *__, **___: (Path(out), ()))
     note("models.published.import_published", lambda _, out, *__: out)
     return iter([seen])
 
@@ -248,13 +294,15 @@ def test_a_split_file_is_the_one_that_is_used(call, calls, places):
         (["train", "COHORT", "OUT", "--learning-rate", "-1"], ["learning_rate", "greater than 0"]),
         (["train", "COHORT", "OUT", "--sbr-max", "0"], ["sbr_max"]),
         (["train", "COHORT", "OUT", "--recipe", "papr"], ["no recipe is called 'papr'", "default, paper"]),
-        (["train", "COHORT", "OUT", "--model", "sym-vgg+"], ["Did you mean 'sym-vgg'?"]),
+        (["train", "COHORT", "OUT", "--model", "sym-vgg+"], ["Did you mean 'sym-vgg'"]),
         (["train", "COHORT", "OUT", "--split", "TOML"], ["no split file"]),
         (["cohort", "m.tsv", "OUT", "--affine", "both"], ["--affine both", "auto, sform, qform"]),
         (["predict", "x.mat", "--model", "RUN", "--affine", "both"], ["--affine both"]),
         (["predict", "x.mat", "--model", "RUN", "--rule", "guess"], ["'guess'", "conformal, nominal-cp"]),
         (["calibrate", "RUN", "COHORT", "--symmetric-mode", "s9"], ["'s9'", "mc, s1"]),
         (["study", "COHORT", "OUT", "--device", "tpu"], ["--device tpu"]),
+        (["study", "COHORT", "OUT", "--engine", "slurm"], ["--engine slurm", "processes, ray"]),
+        (["sweep", "COHORT", "OUT", "--vary", "samples=2,3", "--engine", "slurm"], ["--engine slurm"]),
         (["import-published", "net"], ["1 folder", "then OUT"]),
         (["import-published", "net", "OUT", "--side", "up"], ["--side up", "right, left"]),
         (["import-published", "a", "b", "OUT", "--side", "left"], ["--side left with two folders"]),

@@ -199,12 +199,28 @@ def test_a_study_ends_with_one_page_for_all_methods(call, way, tmp_path, monkeyp
     tiny = plan.Scale({"widths": (2, 2, 2, 2)}, ("sym-vgg-plus",), "Tiny scale.")
     monkeypatch.setitem(plan.SCALES, "quick", tiny)
     # a 95 % interval needs more calibration patients than there are here
-    monkeypatch.setattr(plan, "calibrate", lambda run, data: None)
-    answer = call(
-        "study", way / "cohort", tmp_path / "study", "--epochs", 1, "--methods", "sym-vgg,vgg-small", "--json"
-    )
-    assert [e["model"]["name"] for e in answer.done().json["evaluations"]] == ["sym-vgg", "vgg-small"]
+    command = ("study", way / "cohort", tmp_path / "study", "--epochs", 1, "--level", 0.5)
+    answer = call(*command, "--methods", "sym-vgg,vgg-left", "--json").done()
+    assert "study: 2 of 2 fits" in answer.err
+    fits = {fit["method"]: fit for fit in answer.json["fits"]}
+    assert {"sym-vgg", "vgg-left", "ridge", "oracle-single", "oracle-pair"} <= set(fits)
+    assert not any(fit["failed"] for fit in fits.values())
     page = Path(answer.json["report"]).read_text(encoding="utf-8")
     assert "Sym. VGG" in page
-    assert "VGG-small" in page
-    assert (tmp_path / "study" / "vgg-small" / "card.json").is_file()
+    assert "left only" in page
+    assert (tmp_path / "study" / "fits" / "split-1" / "vgg-left-seed1" / "card.json").is_file()
+    again = call(*command, "--methods", "sym-vgg,vgg-left").done()
+    assert "says nothing about patients" in again.out
+    assert f"Report: {(tmp_path / 'study' / 'report.html').resolve()}" in again.out
+    call(*command, "--seed", 2).refused("another study", "seed: 1 there, 2 here")
+
+
+def test_a_sweep_ends_with_a_table_and_curves(call, way, tmp_path, monkeypatch):
+    from nigradat.study import plan
+
+    monkeypatch.setitem(plan.SCALES, "quick", plan.Scale({"widths": (2, 2, 2, 2)}, (), ""))
+    command = ("sweep", way / "cohort", tmp_path / "sweep", "--vary", "samples=4,8", "--samples", 8, "--epochs", 1)
+    answer = call(*command, "--json").done()
+    assert [row["point"]["value"] for row in answer.json["rows"]] == ["4", "8"]
+    assert Path(answer.json["table"]).is_file()
+    assert "4 " in call(*command).done().out

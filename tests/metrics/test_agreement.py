@@ -8,7 +8,7 @@ from hypothesis import strategies as st
 from scipy import stats
 
 from nigradat.errors import CohortError, ConfigError
-from nigradat.metrics.agreement import bland_altman, bland_altman_clustered, ccc
+from nigradat.metrics.agreement import bland_altman, bland_altman_clustered, bland_altman_ratio, ccc
 
 
 def test_concordance_by_hand():
@@ -147,3 +147,35 @@ def test_perfect_and_constant_predictions_have_an_answer():
     perfect = bland_altman_clustered(np.arange(8.0).reshape(4, 2), np.arange(8.0).reshape(4, 2))
     assert (perfect.sd, perfect.lower, perfect.upper, perfect.slope) == (0, 0, 0, 0)
     assert np.isnan(bland_altman(np.ones(4), np.ones(4)).slope)
+
+
+def test_ratios_by_hand():
+    # ratios 1/2, 1, 2: geometric mean 1, log SD ln 2, limits 2^-+1.96
+    found = bland_altman_ratio([2.0, 3.0, 1.0], [1.0, 3.0, 2.0])
+    assert found.ratio == pytest.approx(1)
+    assert (found.lower, found.upper) == pytest.approx((2**-1.96, 2**1.96))
+    half = 4.302652729911275 / np.sqrt(3)
+    assert found.ratio_ci == pytest.approx((2**-half, 2**half))
+    assert found.log.sd == pytest.approx(np.log(2))
+
+
+@pytest.mark.parametrize("shape", [(40,), (40, 2)])
+def test_ratios_do_not_depend_on_the_scale(shape):
+    rng = np.random.default_rng(8)
+    y = rng.uniform(0.5, 6, shape)
+    p = 1.1 * y * np.exp(rng.normal(0, 0.2, shape))
+    one, scaled, turned = bland_altman_ratio(y, p), bland_altman_ratio(5 * y, 5 * p), bland_altman_ratio(p, y)
+    assert one.log.n_values == y.size
+    for field in ("ratio", "lower", "upper", "ratio_ci", "lower_ci", "upper_ci"):
+        assert getattr(scaled, field) == pytest.approx(getattr(one, field)), field
+    assert (turned.ratio, turned.lower, turned.upper) == pytest.approx((1 / one.ratio, 1 / one.upper, 1 / one.lower))
+    assert turned.upper_ci == pytest.approx((1 / one.lower_ci[1], 1 / one.lower_ci[0]))
+    assert one.lower_ci[0] < one.lower < one.lower_ci[1] < one.ratio_ci[0] < one.ratio < one.upper
+
+
+@pytest.mark.parametrize("bad", [0.0, -0.2])
+def test_ratios_need_uptake(bad):
+    with pytest.raises(CohortError, match="1 cases"):
+        bland_altman_ratio([1.0, 2.0, 3.0], [1.0, bad, 3.0])
+    with pytest.raises(CohortError):
+        bland_altman_ratio(np.ones((4, 3)), np.ones((4, 3)))

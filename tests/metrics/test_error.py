@@ -27,6 +27,7 @@ samples = hnp.arrays(np.float64, st.tuples(st.integers(3, 30), st.just(2)), elem
         ("rmse", np.sqrt(2.0)),
         ("mae", 4 / 3),
         ("median_ae", 1.0),
+        ("relative_error", 7 / 9),  # 1 of 1, 1 of 3, 2 of 2
         ("bias", 2 / 3),
         ("pearson_r", 0.0),  # centred: (-1, 1, 0) . (-2/3, -2/3, 4/3) = 0
         ("spearman", 0.0),  # ranks 1 3 2 against 1.5 1.5 3
@@ -46,6 +47,7 @@ def test_against_sklearn_and_scipy(both):
     assert error.rmse(y, p) == pytest.approx(sk.root_mean_squared_error(y, p), abs=1e-12)
     assert error.mae(y, p) == pytest.approx(sk.mean_absolute_error(y, p), abs=1e-12)
     assert error.median_ae(y, p) == pytest.approx(sk.median_absolute_error(y, p), abs=1e-12)
+    assert error.relative_error(y, p) == pytest.approx(sk.mean_absolute_percentage_error(y, p), rel=1e-12)
     if np.ptp(y) > 1e-3:
         assert error.r2(y, p) == pytest.approx(sk.r2_score(y, p), rel=1e-9, abs=1e-9)
     if np.ptp(y) > 1e-3 and np.ptp(p) > 1e-3:
@@ -61,6 +63,20 @@ def test_a_constant_prediction_is_undefined_not_noise(name):
     y = np.array([0.7, 1.9, 3.3, 2.2])
     # .1 is one of the numbers whose mean over many is not itself
     assert np.isnan(ERROR_METRICS[name](np.resize(y, 1000), np.full(1000, 0.1)))
+
+
+def test_rmse_is_the_root_over_all_cases_not_a_mean_over_batches():
+    # squared errors 0, 0, 0, 16 in batches of two: the mean of the batches' roots would be sqrt(8) / 2
+    y, p = np.array([1.0, 2.0, 3.0, 4.0]), np.array([1.0, 2.0, 3.0, 8.0])
+    assert error.rmse(y, p) == pytest.approx(2.0)
+    batches = error.rmse(y.reshape(2, 2), p.reshape(2, 2))
+    assert batches.mean() == pytest.approx(np.sqrt(8) / 2)
+    assert error.rmse(y, p) == pytest.approx(np.sqrt(np.mean(batches**2)))
+
+
+@pytest.mark.parametrize("without_uptake", [0.0, -0.5])
+def test_no_error_is_relative_to_no_uptake(without_uptake):
+    assert np.isnan(error.relative_error([1.0, without_uptake], [1.0, 1.0]))
 
 
 def test_a_constant_truth_has_no_r2():

@@ -6,7 +6,8 @@ import pytest
 import torch
 
 from nigradat.models.cost import layer_table
-from nigradat.models.vgg import PAPER_WIDTHS, SMALL_WIDTHS, VggRegressor
+from nigradat.models.symmetric import SideRegressor
+from nigradat.models.vgg import PAPER_WIDTHS, SMALL_WIDTHS, VggTower
 
 GRIDS = [(50, 50, 20), (25, 25, 10), (12, 12, 5), (6, 6, 2), (3, 3, 1)]
 
@@ -29,7 +30,7 @@ def expected_table(widths: tuple[int, ...]) -> list[tuple[tuple[int, ...], int, 
     ("widths", "flat", "gmac"), [(SMALL_WIDTHS, 1152, 0.8), (PAPER_WIDTHS, 4608, 12.4), ((3, 5, 2, 4), 36, None)]
 )
 def test_layer_table(widths: tuple[int, ...], flat: int, gmac: float | None) -> None:
-    net = VggRegressor(widths)
+    net = SideRegressor(VggTower(widths))
     table = layer_table(net)
     assert [(row.output, row.parameters, row.macs) for row in table] == expected_table(widths)
     assert [row.output for row in table if row.kind == "Flatten"] == [(flat,)]
@@ -39,7 +40,7 @@ def test_layer_table(widths: tuple[int, ...], flat: int, gmac: float | None) -> 
 
 
 def test_dropout_is_shown_where_it_acts() -> None:
-    net = VggRegressor((2, 2, 2, 2), head_dropout=0.5, block_dropout=0.2)
+    net = SideRegressor(VggTower((2, 2, 2, 2), block_dropout=0.2), head_dropout=0.5)
     kinds = [row.kind.split()[0] for row in layer_table(net)]
     block = ["Conv3D", "Conv3D", "MaxPool3D", "Dropout"]
     assert kinds == ["Input", *block * 4, "Flatten", "Dropout", "Dense"]
@@ -47,7 +48,7 @@ def test_dropout_is_shown_where_it_acts() -> None:
 
 
 def test_the_network_is_left_as_it_was() -> None:
-    net = VggRegressor((2, 2, 2, 2), head_dropout=0.5).train()
+    net = SideRegressor(VggTower((2, 2, 2, 2)), head_dropout=0.5).train()
     layer_table(net)
     assert net.training
     assert net.tower.training

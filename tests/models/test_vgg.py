@@ -12,13 +12,14 @@ from hypothesis import strategies as st
 from torch import Tensor
 
 from nigradat.anatomy import PATCH_SHAPE
-from nigradat.models.vgg import NARROW_WIDTHS, PAPER_WIDTHS, SMALL_WIDTHS, VggRegressor, VggTower, initialise
+from nigradat.models.symmetric import Initialisation, SideRegressor, initialise
+from nigradat.models.vgg import NARROW_WIDTHS, PAPER_WIDTHS, SMALL_WIDTHS, VggTower
 
 TINY = (2, 3, 4, 5)
 
 
-def a_regressor(seed: int = 0, **options: object) -> VggRegressor:
-    net = VggRegressor(TINY, **options)  # type: ignore[arg-type]
+def a_regressor(seed: int = 0, **options: object) -> SideRegressor:
+    net = SideRegressor(VggTower(TINY), **options)  # type: ignore[arg-type]
     initialise(net, "he", seed)
     g = torch.Generator().manual_seed(seed + 1)
     for name, parameter in net.named_parameters():
@@ -33,7 +34,7 @@ def patches(n: int, seed: int = 0) -> Tensor:
 
 @pytest.mark.parametrize(("widths", "parameters"), [(SMALL_WIDTHS, 879_889), (PAPER_WIDTHS, 14_053_441)])
 def test_published_parameter_counts(widths: tuple[int, ...], parameters: int) -> None:
-    assert sum(p.numel() for p in VggRegressor(widths).parameters()) == parameters
+    assert sum(p.numel() for p in SideRegressor(VggTower(widths)).parameters()) == parameters
 
 
 @given(st.tuples(*[st.integers(1, 12)] * 4))
@@ -43,7 +44,7 @@ def test_parameters_of_any_width(widths: tuple[int, int, int, int]) -> None:
     convolutions = [(1, a), (a, a), (a, b), (b, b), (b, c), (c, c), (c, d), (d, d)]
     # 50 -> 25 -> 12 -> 6 -> 3 and 20 -> 10 -> 5 -> 2 -> 1 by pooling without padding
     expected = sum(27 * i * o + o for i, o in convolutions) + 3 * 3 * 1 * d + 1
-    net = VggRegressor(widths)
+    net = SideRegressor(VggTower(widths))
     assert sum(p.numel() for p in net.parameters()) == expected
     assert net.tower.n_features == 9 * d
 
@@ -63,8 +64,8 @@ def test_forward_equals_functional_form(centred: bool) -> None:
     expected = features @ state["head.weight"][0] + state["head.bias"]
     with torch.no_grad():
         assert torch.allclose(net.features(x), features, atol=1e-5)
-        assert torch.allclose(net(x), expected, atol=1e-5)
-    assert net(x).shape == (2,)
+        assert torch.allclose(net(x)[:, 0], expected, atol=1e-5)
+    assert net(x).shape == (2, 1)
     assert expected.std() > 1e-3  # the two patches can be told apart
 
 
@@ -110,8 +111,8 @@ def test_he_initialisation_statistics() -> None:
 
 
 @pytest.mark.parametrize("kind", ["he", "glorot"])
-def test_glorot_is_uniform_and_biases_are_zero(kind: str) -> None:
-    net = VggRegressor(NARROW_WIDTHS)
+def test_glorot_is_uniform_and_biases_are_zero(kind: Initialisation) -> None:
+    net = SideRegressor(VggTower(NARROW_WIDTHS))
     initialise(net, kind, 5)
     uniform = {"head": (9 * 64, 1)}
     if kind == "glorot":
@@ -126,7 +127,7 @@ def test_glorot_is_uniform_and_biases_are_zero(kind: str) -> None:
 
 
 def test_initialisation_depends_on_the_seed_alone() -> None:
-    nets = [VggRegressor(TINY) for _ in range(3)]
+    nets = [SideRegressor(VggTower(TINY)) for _ in range(3)]
     for net, seed in zip(nets, (1, 1, 2), strict=True):
         torch.rand(1)  # torch's own random state moves on and plays no part
         initialise(net, "he", seed)

@@ -26,6 +26,12 @@ def test_the_papers_recipe() -> None:
     assert (c.init, c.centred, c.sbr_max, c.symmetry_eps) == ("glorot", False, 6.84, 0.04)
     assert (c.epochs, c.patience, c.batch_size) == (200, 30, 8)
     assert (c.average_decay, c.start_at_mean) == (0.0, False)
+    assert (c.warm_up_epochs, c.feature_weight, c.unit_activations) == (0, 0.0, False)
+
+
+def test_the_warm_up_is_a_share_of_the_epochs() -> None:
+    shares = [make_config(changes={"epochs": n, "warm_up": 0.3}).warm_up_epochs for n in (1, 3, 4, 10, 40)]
+    assert shares == [0, 0, 1, 3, 12]
 
 
 def test_later_layers_win_key_by_key(tmp_path: Path) -> None:
@@ -116,7 +122,8 @@ BASE: dict[str, object] = {
     "head_dropout": 0.2,
     "learning_rate": 1e-3,
     "weight_decay": 0.01,
-    "epochs": 1,
+    "epochs": 2,
+    "warm_up": 0.5,
     "batch_size": 5,
     "average_decay": 0.9,
     "start_at_mean": True,
@@ -138,7 +145,11 @@ OTHER: dict[str, dict[str, object]] = {
     "learning_rate": {"learning_rate": 3e-3},
     "weight_decay": {"weight_decay": 0.5},
     "schedule": {"schedule": "constant"},
-    "epochs": {"epochs": 2},
+    "epochs": {"epochs": 3},
+    "warm_up": {"warm_up": 0.0},
+    "warm_up_rate": {"warm_up_rate": 3e-3},
+    "feature_weight": {"feature_weight": 0.5},
+    "unit_activations": {"unit_activations": False},
     "gradient_clip": {"gradient_clip": 1e-3},
     "adam_eps": {"adam_eps": 1e-2},
     "average_decay": {"average_decay": 0.0},

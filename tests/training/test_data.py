@@ -28,7 +28,7 @@ def test_batches_are_the_rows_in_order_and_canonical(small_cohort: PackedCohort)
     native = np.asarray(small_cohort.patches)[rows]
     assert np.array_equal(x[:, 0, 0], native[:, 0, :, ::-1])  # right: mirrored along the right-left axis
     assert np.array_equal(x[:, 1, 0], native[:, 1])  # left: as it is
-    assert torch.cat([y for _, y, _ in batches]).numpy() == pytest.approx(small_cohort.sbr[rows])
+    assert torch.cat([y for _, y, _ in batches]).numpy()[..., 0] == pytest.approx(small_cohort.sbr[rows])
 
 
 @given(n=st.integers(1, 12), size=st.integers(1, 5), processes=st.integers(1, 3), seed=st.integers(0, 99))
@@ -39,7 +39,7 @@ def test_every_pair_once_an_epoch_whatever_the_shares(
     shares = [list(PairBatches(small_cohort, rows, size, seed, (i, processes))) for i in range(processes)]
     assert len({len(share) for share in shares}) == 1  # every process takes as many steps
     assert len(shares[0]) == len(PairBatches(small_cohort, rows, size)) == -(-n // size)
-    met = {tuple(y) for share in shares for _, labels, _ in share for y in labels.tolist()}
+    met = {tuple(y) for share in shares for _, labels, _ in share for y in labels[..., 0].tolist()}
     assert met == {tuple(y) for y in torch.from_numpy(small_cohort.sbr[rows]).float().tolist()}
     if processes == 1:
         assert sum(len(x) for x, _, _ in shares[0]) == n
@@ -47,10 +47,20 @@ def test_every_pair_once_an_epoch_whatever_the_shares(
 
 def test_the_order_follows_the_seed(small_cohort: PackedCohort) -> None:
     def order(seed: int | None) -> list[list[float]]:
-        return [y for _, labels, _ in PairBatches(small_cohort, np.arange(10), 4, seed) for y in labels.tolist()]
+        return [
+            y for _, labels, _ in PairBatches(small_cohort, np.arange(10), 4, seed) for y in labels[..., 0].tolist()
+        ]
 
     assert order(1) == order(1) != order(2)
     assert sorted(order(1)) == sorted(order(None))
+
+
+def test_features_stand_behind_the_labels(small_cohort: PackedCohort) -> None:
+    features = torch.arange(len(small_cohort) * 6.0).reshape(-1, 2, 3)
+    rows = np.array([4, 0, 9])
+    targets = torch.cat([y for _, y, _ in PairBatches(small_cohort, rows, 2, features=features)])
+    assert targets.shape == (3, 2, 4)
+    assert torch.equal(targets[..., 1:], features[rows])
 
 
 def test_a_batch_is_a_copy(small_cohort: PackedCohort) -> None:
@@ -97,7 +107,7 @@ def test_memory_stays_flat_over_a_cohort_of_50000(tmp_path: Path) -> None:
     before, highest, total = _resident_bytes(), 0, 0.0
     for x, sbr, _ in batches:
         total += float(x.sum())
-        assert sbr.shape == (len(x), 2)
+        assert sbr.shape == (len(x), 2, 1)
         highest = max(highest, _resident_bytes())
     assert total == 1.5 * 2 * np.prod(PATCH_SHAPE)  # the painted row was met
     assert len(set(fingerprints(cohort, rows))) == 2  # the painted row, and all the empty ones

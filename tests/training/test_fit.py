@@ -74,7 +74,7 @@ def test_the_run_folder_explains_itself(small_cohort: PackedCohort, small_run: P
 
 
 def test_the_best_epochs_weights_are_kept_and_patience_stops(small_cohort: PackedCohort, tmp_path: Path) -> None:
-    config = tiny(epochs=40, patience=2, learning_rate=0.005, schedule="constant", average_decay=0.3)
+    config = tiny(epochs=40, patience=2, learning_rate=0.005, schedule="constant", average_decay=0.3, warm_up=0.0)
     reports: list[tuple[int, int, int]] = []
     run = train(
         small_cohort, tmp_path / "run", config, report=lambda h, best, epochs: reports.append((len(h), best, epochs))

@@ -8,6 +8,7 @@ the six were chosen by hand, in millimetres around the nigrosome-1 site, on a de
 from __future__ import annotations
 
 import json
+from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass, fields
 from typing import Any, Final
 
@@ -30,7 +31,7 @@ FEATURE_NAMES: Final = (
 )
 DARK: Final = 0.62  # of the patch's mean: below it lie nigra, red nucleus and veins
 _VOXEL_MM3: Final = float(np.prod(PATCH_SPACING_MM))
-_ALPHAS: Final = tuple(float(a) for a in np.logspace(-3, 5, 33))
+ALPHAS: Final = tuple(float(a) for a in np.logspace(-3, 5, 33))
 
 
 def _box(centre_mm: tuple[float, float, float], size_mm: tuple[float, float, float]) -> Box:
@@ -41,6 +42,22 @@ def _box(centre_mm: tuple[float, float, float], size_mm: tuple[float, float, flo
     ]
     first, second, third = (slice(low, high) for low, high in ends)
     return first, second, third
+
+
+def ellipsoid(
+    centre_mm: tuple[float, float, float], semi_mm: tuple[float, float, float], axes: npt.ArrayLike
+) -> npt.NDArray[np.bool_]:
+    """Voxels ``(50, 50, 20)`` whose centres lie in an ellipsoid placed relative to the nigrosome-1 site.
+
+    Args:
+        centre_mm: anterior, lateral, inferior of the site, in the canonical view.
+        semi_mm: half lengths along ``axes``.
+        axes: three perpendicular unit vectors in rows, ``(3, 3)``.
+    """
+    voxels = np.moveaxis(np.indices(PATCH_SHAPE), 0, -1)
+    position = (voxels - np.array(PATCH_CENTRE)) * np.array(PATCH_SPACING_MM)
+    own = (position - np.array(centre_mm)) @ np.asarray(axes, dtype=np.float64).T / np.array(semi_mm)
+    return np.asarray((own**2).sum(axis=-1) <= 1.0)
 
 
 _N1_CORE: Final = _box((0.0, 0.0, 0.0), (3.0, 3.0, 2.0))
@@ -62,19 +79,40 @@ def hand_made_features(canonical: npt.NDArray[np.floating]) -> Array:
     Raises:
         ImageError: another patch shape, or a patch whose mean is not a positive number.
     """
-    if canonical.shape[-3:] != PATCH_SHAPE:
-        raise ImageError(f"patches of shape {canonical.shape}", f"(..., {', '.join(map(str, PATCH_SHAPE))})")
-    leading = canonical.shape[:-3]
-    out = np.empty((*leading, len(FEATURE_NAMES)))
+    return each_patch(canonical, _features_of, len(FEATURE_NAMES))
+
+
+def each_patch(
+    patches: npt.NDArray[np.floating], features_of: Callable[[npt.NDArray[np.float32]], Sequence[float]], count: int
+) -> Array:
+    """``count`` features of each patch, ``(..., count)``, of patches ``(..., 50, 50, 20)`` that are read one by one.
+
+    Raises:
+        ImageError: another patch shape, or what ``features_of`` finds.
+    """
+    if patches.shape[-3:] != PATCH_SHAPE:
+        raise ImageError(f"patches of shape {patches.shape}", f"(..., {', '.join(map(str, PATCH_SHAPE))})")
+    leading = patches.shape[:-3]
+    out = np.empty((*leading, count))
     for position in np.ndindex(leading):
-        out[position] = _features_of(np.asarray(canonical[position], dtype=np.float32))
+        out[position] = features_of(np.asarray(patches[position], dtype=np.float32))
     return out
 
 
-def _features_of(patch: npt.NDArray[np.float32]) -> list[float]:
+def own_mean(patch: npt.NDArray[np.float32]) -> float:
+    """The mean that intensities are divided by.
+
+    Raises:
+        ImageError: it is not a positive number.
+    """
     mean = float(patch.mean(dtype=np.float64))
     if not (np.isfinite(mean) and mean > 0):
         raise ImageError(f"a patch with mean {mean}", "positive finite intensities")
+    return mean
+
+
+def _features_of(patch: npt.NDArray[np.float32]) -> list[float]:
+    mean = own_mean(patch)
     nigra = np.sort(patch[_NIGRA], axis=None)
     intensities = (
         patch[_N1_CORE].mean(dtype=np.float64),
@@ -116,7 +154,7 @@ class RidgeBaseline:
         features: npt.ArrayLike,
         sbr: npt.ArrayLike,
         names: tuple[str, ...] = FEATURE_NAMES,
-        alphas: tuple[float, ...] = _ALPHAS,
+        alphas: tuple[float, ...] = ALPHAS,
     ) -> RidgeBaseline:
         """Fit on training patients only; the penalty is the one with the least leave-one-PATIENT-out error.
 
@@ -128,7 +166,7 @@ class RidgeBaseline:
             features: shape ``(n, 2, p)``, or ``(n, p)`` for one side a patient.
             sbr: shape ``(n, 2)`` or ``(n,)``.
             names: of the ``p`` features.
-            alphas: penalties to choose from.
+            alphas: penalties to choose from; ``(0.0,)`` is ordinary least squares.
 
         Raises:
             CohortError: shapes that do not fit, values that are not finite, fewer than three patients.
@@ -148,11 +186,14 @@ class RidgeBaseline:
         n, per_patient = len(x), y[0].size
         flat_y = y.reshape(-1)
         flat_x = x.reshape(flat_y.size, -1)
-        mean, sd = flat_x.mean(axis=0), flat_x.std(axis=0)
-        sd = np.where(np.ptp(flat_x, axis=0) > 0, sd, 1.0)
-        u, s, vt = np.linalg.svd((flat_x - mean) / sd, full_matrices=False)
+        varies = np.ptp(flat_x, axis=0) > 0
+        mean, sd = flat_x.mean(axis=0), np.where(varies, flat_x.std(axis=0), 1.0)
+        u, s, vt = np.linalg.svd(np.where(varies, (flat_x - mean) / sd, 0.0), full_matrices=False)
+        # directions in which nothing varies carry no weight, which matters where no penalty sees to it
+        kept = s > max(flat_x.shape) * np.finfo(float).eps * s[0]
+        u, s, vt = u[:, kept], s[kept], vt[kept]
         centred = flat_y - flat_y.mean()
-        by_patient = u.reshape(n, per_patient, -1)
+        by_patient = u.reshape(n, per_patient, s.size)
 
         def left_out_mse(alpha: float) -> float:
             shrink = s**2 / (s**2 + alpha)

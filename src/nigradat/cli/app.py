@@ -16,6 +16,7 @@ from nigradat.cli import (
     show,
     simulate,
     study,
+    sweep,
     train,
 )
 
@@ -44,5 +45,5 @@ def _root(
     pass
 
 
-for _verb in (simulate, cohort, train, calibrate, evaluate, predict, study, import_published, show):
+for _verb in (simulate, cohort, train, calibrate, evaluate, predict, study, sweep, import_published, show):
     app.command(_verb.NAME)(_verb.run)

@@ -11,6 +11,7 @@ import typer
 
 if TYPE_CHECKING:
     from nigradat.io.nifti import AffineChoice
+    from nigradat.study.progress import Tally
 
 Json = Annotated[bool, typer.Option("--json", help="Print the result as JSON on standard output.")]
 Seed = Annotated[int, typer.Option("--seed", min=0, max=2**31 - 1, help="Same seed, same result.")]
@@ -26,6 +27,13 @@ Rule = Annotated[
     typer.Option(
         "--rule", help="How the interval's width is chosen: conformal (with a promise) or nominal-cp (as the paper)."
     ),
+]
+Engine = Annotated[str, typer.Option("--engine", help="Where the fits run: processes (of this machine) or ray.")]
+Address = Annotated[
+    str | None, typer.Option("--address", help="Of a Ray cluster, or auto; default a local one, started for this.")
+]
+Workers = Annotated[
+    int | None, typer.Option("--workers", min=1, help="Fits at a time; default one a GPU, or one for two cores.")
 ]
 Device = Annotated[str, typer.Option("--device", help="Where to compute: auto, cpu or gpu.")]
 
@@ -169,8 +177,13 @@ def training_bar(title: str) -> Iterator[Callable[[list[dict[str, float]], int, 
             now, top = history[-1], history[best]
             advance(len(history), planned)
             if terminal or len(history) % 5 == 0 or len(history) == planned:
+                learned = (
+                    f"training loss {now['train_loss']:.4f}"
+                    if now["train_loss"] == now["train_loss"]
+                    else f"warm-up, error in the features {now['feature_loss']:.3f}"
+                )
                 print(
-                    f"  epoch {len(history):3d}  training loss {now['train_loss']:.4f}  stopping patients: RMSE "
+                    f"  epoch {len(history):3d}  {learned}  stopping patients: RMSE "
                     f"{now['stop_mse'] ** 0.5:.3f} SBR, R {now['stop_r']:.3f}  (best RMSE {top['stop_mse'] ** 0.5:.3f} "
                     f"in epoch {best + 1})",
                     file=sys.stderr,
@@ -178,3 +191,28 @@ def training_bar(title: str) -> Iterator[Callable[[list[dict[str, float]], int, 
                 )
 
         yield report
+
+
+@contextmanager
+def study_bar(what: str) -> Iterator[Callable[[Tally], None]]:
+    """One bar on standard error for all fits of a study; a line for each fit that ends where that is no terminal."""
+    from rich.console import Console
+    from rich.progress import BarColumn, Progress, TextColumn
+
+    console = Console(stderr=True)
+    if not console.is_terminal:
+        last: tuple[int, int] | None = None
+
+        def line(tally: Tally) -> None:
+            nonlocal last
+            if (tally.done, tally.failed) != last:
+                last = tally.done, tally.failed
+                print(f"{what}: {tally}", file=sys.stderr, flush=True)
+
+        yield line
+        return
+    with Progress(
+        TextColumn("{task.description}"), BarColumn(), TextColumn("{task.fields[tally]}"), console=console
+    ) as bar:
+        task = bar.add_task(what, total=1.0, tally="")
+        yield lambda tally: bar.update(task, completed=tally.share, tally=str(tally))

@@ -13,10 +13,12 @@ NAME = "show"
 
 
 def run(
-    model: Annotated[str, typer.Argument(help="vgg-small, sym-vgg, sym-vgg-plus, or the folder of a trained model.")],
+    model: Annotated[
+        str, typer.Argument(help="Name of a model (sym-vgg-plus, resnet18, ...), or the folder of a trained one.")
+    ],
     widths: Annotated[
         str | None,
-        typer.Option("--widths", help="Channels of the four blocks of a model given by name; default 16,32,64,128."),
+        typer.Option("--widths", help="Size of a model given by name, as a VGG's four widths; default 16,32,64,128."),
     ] = None,
     as_json: Json = False,
 ) -> None:
@@ -36,7 +38,9 @@ def run(
     spec = ModelSpec() if widths is None else ModelSpec(widths=parse_widths(widths))
     network = load_model(folder).model if folder.is_dir() else create_model(model, spec)
     names = list(network.nets)
-    rows = layer_table(network.nets[names[0]])  # type: ignore[arg-type]
+    net = network.net(network.sides[0])
+    assert net is not None
+    rows = layer_table(net)
     parameters, macs = sum(r.parameters for r in rows), sum(r.macs for r in rows)
     if as_json:
         print_json(

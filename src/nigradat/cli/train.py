@@ -127,7 +127,7 @@ def _dropout(place: str | None, rate: float | None) -> dict[str, Any]:
 
     places: dict[str | None, dict[str, Any]] = {
         None: {},
-        "head": {"head_dropout": 0.3, "block_dropout": 0.0},
+        "head": {"head_dropout": 0.4, "block_dropout": 0.0},
         "blocks": {"head_dropout": 0.5, "block_dropout": 0.2},
         "none": {"head_dropout": 0.0, "block_dropout": 0.0},
     }

@@ -14,21 +14,19 @@ import numpy as np
 import numpy.typing as npt
 
 from nigradat import __version__
-from nigradat.anatomy import to_canonical
-from nigradat.baselines import RidgeBaseline, hand_made_features
+from nigradat.baselines import BASELINES, fit_baselines, predict_baselines
 from nigradat.errors import CalibrationError, CohortError, ConfigError
 from nigradat.evaluation.result import Array, Evaluation, Intervals, Rows, Scored, Settings, Subjects, TestedOn, Trace
 from nigradat.evaluation.scoring import Resampling, compare, judge_intervals, score, skill, trace
 from nigradat.io.manifest import Participant
 from nigradat.io.pack import PackedCohort, load_cohort
-from nigradat.models.dropout import dropout_modules
 from nigradat.models.weights import LoadedModel, load_model
 from nigradat.phantom.oracle import TRUTH_FOLDER, Sides, oracle_predict, read_truth
 from nigradat.training.fit import LOG_NAME, SPLIT_NAME
 from nigradat.training.split import PARTS, Split
 from nigradat.uncertainty.calibration import Calibration, Rule, check_unseen, load_calibration
-from nigradat.uncertainty.mc_dropout import predict_sbr, predict_with_samples
-from nigradat.uncertainty.symmetric_mc import DEFAULT_MODE, Spread, symmetric_spread
+from nigradat.uncertainty.mc_dropout import Draws, draw_predictions, has_spread, predict_sbr
+from nigradat.uncertainty.symmetric_mc import DEFAULT_MODE, Spread, SymmetricMode, symmetric_spread
 
 Progress = Callable[[int, int], None]
 
@@ -250,10 +248,10 @@ def _parts(
 
 @dataclass(frozen=True, eq=False)
 class _Answer:
-    """Point predictions ``(n, 2)`` and Monte-Carlo samples ``(T, n, 2)``, SBR; no samples without dropout."""
+    """Point predictions ``(n, 2)`` SBR, and what a spread is made of; nothing for a model that has no spread."""
 
     sbr: Array
-    samples: Array | None
+    drawn: Draws | None
 
 
 def _chunks(data: PackedCohort, rows: Rows) -> Iterator[npt.NDArray[np.float32]]:
@@ -264,21 +262,22 @@ def _chunks(data: PackedCohort, rows: Rows) -> Iterator[npt.NDArray[np.float32]]
 def _predict(
     loaded: LoadedModel, data: PackedCohort, rows: Rows, calibration: Calibration | None, progress: Progress | None
 ) -> _Answer:
-    has_dropout = bool(dropout_modules(loaded.model))
+    spreads = has_spread(loaded.model)
     count, seed = (_SAMPLES, 0) if calibration is None else (calibration.samples, calibration.seed)
     points, draws = [], []
     done = 0
     for patches in _chunks(data, rows):
-        if has_dropout:
-            point, sampled = predict_with_samples(loaded.model, patches, samples=count, seed=seed)
-            draws.append(sampled)
+        if spreads:
+            draws.append(draw_predictions(loaded.model, patches, samples=count, seed=seed))
         else:
-            point = predict_sbr(loaded.model, patches)
-        points.append(point)
+            points.append(predict_sbr(loaded.model, patches))
         done += len(patches)
         if progress is not None:
             progress(done, len(rows))
-    return _Answer(np.concatenate(points), np.concatenate(draws, axis=1) if has_dropout else None)
+    if not spreads:
+        return _Answer(np.concatenate(points), None)
+    drawn = Draws.joined(draws)
+    return _Answer(drawn.point, drawn)
 
 
 def _uncertainty(
@@ -291,18 +290,21 @@ def _uncertainty(
     how: Resampling,
 ) -> tuple[list[Trace], list[Intervals], list[str]]:
     """Curves of plain and of symmetric MC dropout, the calibrated intervals, and what is missing and why."""
-    if answer.samples is None:
+    if answer.drawn is None:
         return [], [], ["The model has no dropout, so it has no spread and no interval."]
-    scale, samples = loaded.spec.sbr_max, answer.samples
-    spreads: list[tuple[str, str, Spread]] = [("mc", "MC dropout", symmetric_spread(samples, "mc", scale))]
+    scale, drawn = loaded.spec.sbr_max, answer.drawn
+    noisy = "" if drawn.noise_sd is None else " with the head's own noise"
+
+    def spread_of(mode: SymmetricMode) -> Spread:
+        return symmetric_spread(drawn.samples, mode, scale, noise_sd=drawn.noise_sd)
+
+    spreads: list[tuple[str, str, Spread]] = [("mc", f"MC dropout{noisy}", spread_of("mc"))]
     notes = []
     if len(loaded.model.sides) == 2:
         mode = DEFAULT_MODE if calibration is None else calibration.mode
         if mode != "mc":
-            spread = (
-                symmetric_spread(samples, mode, scale) if calibration is None else calibration.spread(samples, scale)
-            )
-            spreads.append((mode, f"Symmetric MC, {mode} (reconstruction)", spread))
+            spread = spread_of(mode) if calibration is None else calibration.spread(drawn, scale)
+            spreads.append((mode, f"Symmetric MC, {mode} (reconstruction){noisy}", spread))
     traces = []
     for name, title, spread in spreads:
         if spread.cut_with_other is None:
@@ -317,7 +319,7 @@ def _uncertainty(
     except CalibrationError as error:
         notes.append(f"No calibrated interval: {error}")
         return traces, [], notes
-    lower, upper = calibration.spread(samples, scale).interval(k)
+    lower, upper = calibration.spread(drawn, scale).interval(k)
     judged = judge_intervals(
         f"{'Split conformal' if rule == 'conformal' else 'Nominal CP'}, {calibration.mode}",
         lower,
@@ -337,17 +339,12 @@ def _uncertainty(
 # -- What it is compared with -------------------------------------------------------------------------------------
 
 
-def _features(data: PackedCohort, rows: Rows) -> Array:
-    canonical = (np.asarray(to_canonical(patches), dtype=np.float32) for patches in _chunks(data, rows))
-    return np.concatenate([hand_made_features(patches) for patches in canonical])
-
-
 def _ridge(home: PackedCohort, split: Split, data: PackedCohort, subjects: Subjects, how: Resampling) -> Scored:
     """Six hand-made features and ridge regression, fitted on the run's training patients alone."""
-    trained = split.rows(home, "train")
-    fitted = RidgeBaseline.fit(_features(home, trained), home.sbr[trained])
-    predicted = fitted.predict(_features(data, subjects.rows))
-    return score("ridge", "Ridge, 6 hand-made features", "baseline", predicted, subjects, how)
+    name = "ridge"
+    fitted = fit_baselines(home, split.rows(home, "train"), [name])
+    predicted = predict_baselines(fitted, data, subjects.rows)[name]
+    return score(name, BASELINES[name].title, "baseline", predicted, subjects, how)
 
 
 def _oracles(

@@ -13,7 +13,9 @@ from __future__ import annotations
 import hashlib
 import io
 import re
-from collections.abc import Mapping
+import textwrap
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Final
 
 import numpy as np
@@ -31,6 +33,7 @@ from nigradat.metrics.intervals import (
     optimal_point,
     sharpness_at_cp,
 )
+from nigradat.metrics.resampling import Estimate
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -47,6 +50,7 @@ METHOD_STYLE: Final = (
     ("#56B4E9", (0, (8, 2, 1, 2, 1, 2))),
 )
 GREY: Final = "#6e6e6e"
+_LINE_DASHES: Final = ((0, (4, 2)), (0, (1, 1.5)), (0, (6, 2, 1, 2)))
 _DARK: Final = "#202020"
 _MANY: Final = 1000  # points: above it they are drawn as one picture, or an SVG grows to megabytes
 _MOST_BARS: Final = 200  # patients: above it their interval bars would cover everything
@@ -296,7 +300,157 @@ def training_figure(
         return figure
 
 
+@dataclass(frozen=True)
+class Convergence:
+    """The course of one training.
+
+    Attributes:
+        epoch: ``(n,)``, from 1.
+        train_rmse: ``(n,)`` SBR that the training loss amounts to.
+        stop_rmse: ``(n,)`` SBR on the stopping patients; nan where an epoch has none.
+        best_epoch: whose weights were kept; None where it is not known.
+    """
+
+    epoch: npt.ArrayLike
+    train_rmse: npt.ArrayLike
+    stop_rmse: npt.ArrayLike
+    best_epoch: float | None = None
+
+
+def forest_figure(
+    panels: Mapping[str, Mapping[str, Estimate]],
+    *,
+    lines: Mapping[str, Mapping[str, float]] | None = None,
+    stacked: bool = False,
+    title: str = "Methods with their intervals",
+    label: str = "",
+) -> Figure:
+    """Estimates with their intervals, one line a name and one panel a quantity.
+
+    Args:
+        panels: by quantity (axis label): estimates by name, in order of first appearance.
+        lines: by quantity: vertical lines by name, for example a bound or no difference.
+        stacked: panels one below another, each with its own names; else side by side with the names in common, where a
+            name without an estimate of a quantity has no mark in its panel.
+        title, label: headline; what the data are.
+
+    Raises:
+        ConfigError: no panel, or no estimate in any.
+        MissingExtraError: matplotlib is not installed.
+    """
+    names = list(dict.fromkeys(name for panel in panels.values() for name in panel))
+    if not names:
+        raise ConfigError("no estimate to draw", "at least one")
+    with _styled():
+        if stacked:
+            rows = [len(panel) + 1 for panel in panels.values()]
+            figure = _new_figure(8.4, 0.4 + 0.24 * sum(rows) + 0.6 * len(panels), title, label)
+            drawn = figure.subplots(len(panels), 1, squeeze=False, height_ratios=rows)[:, 0]
+        else:
+            width = 1.2 + 0.065 * max(map(len, names)) + 2.3 * len(panels)
+            figure = _new_figure(width, 1.3 + 0.24 * len(names), title, label)
+            drawn = figure.subplots(1, len(panels), sharey=True, squeeze=False)[0]
+        for axes, (quantity, estimates) in zip(drawn, panels.items(), strict=True):
+            _forest(axes, list(estimates) if stacked else names, estimates, (lines or {}).get(quantity, {}))
+            axes.set_xlabel(quantity)
+        return figure
+
+
+def convergence_figure(
+    courses: Mapping[str, Sequence[Convergence]], *, title: str = "Convergence of every fit", label: str = ""
+) -> Figure:
+    """Training and stopping RMSE of every fit, one panel a method; a dot marks the epoch that was kept.
+
+    Args:
+        courses: by method.
+        title, label: headline; what the data are.
+
+    Raises:
+        ConfigError: nothing to draw.
+        CohortError: a series whose shape is not that of its epochs.
+        MissingExtraError: matplotlib is not installed.
+    """
+    if not any(courses.values()):
+        raise ConfigError("no training to draw", "at least one")
+    across = min(3, len(courses))
+    down = -(-len(courses) // across)
+    with _styled():
+        figure = _new_figure(0.6 + 2.5 * across, 0.9 + 1.9 * down, title, label)
+        panels = figure.subplots(down, across, sharex=True, sharey=True, squeeze=False)
+        heights: list[Array] = []
+        for axes, (name, fits) in zip(panels.flat, courses.items(), strict=False):
+            faint = float(np.clip(2.5 / np.sqrt(max(len(fits), 1)), 0.15, 0.9))
+            for i, fit in enumerate(fits):
+                epoch, train, stop = cases(fit.epoch, fit.train_rmse, fit.stop_rmse)
+                seen = np.isfinite(stop)
+                key = {"label": "training loss"} if i == 0 else {}
+                axes.plot(epoch, train, color=GREY, lw=0.8, ls=(0, (2, 1)), alpha=faint, **key)
+                key = {"label": "stopping patients"} if i == 0 else {}
+                axes.plot(epoch[seen], stop[seen], color=SIDE_COLOUR[Side.RIGHT], lw=1.0, alpha=faint, **key)
+                heights += [train[np.isfinite(train)], stop[seen]]
+                kept = epoch == fit.best_epoch
+                axes.plot(epoch[kept], stop[kept], "o", ms=3.5, color=SIDE_COLOUR[Side.LEFT], zorder=4)
+            axes.set_title(
+                textwrap.fill(f"{name}, n\N{NO-BREAK SPACE}=\N{NO-BREAK SPACE}{len(fits)}", 30), loc="left", fontsize=8
+            )
+        values = np.concatenate(heights)
+        # a first epoch far off would press all others to the floor
+        panels[0, 0].set_ylim(0, 1.1 * float(np.percentile(values, 98)) if values.size else 1)
+        panels[0, 0].xaxis.get_major_locator().set_params(integer=True)
+        panels[0, 0].legend(loc="lower left", fontsize=7, borderaxespad=0.2)
+        for axes in panels.flat[len(courses) :]:
+            axes.set_axis_off()
+        figure.supylabel("RMSE (SBR)", fontsize=9)
+        for axes in panels.flat[max(0, len(courses) - across) : len(courses)]:
+            axes.set_xlabel("Epoch")
+            axes.tick_params(labelbottom=True)
+        return figure
+
+
 # -- Output -------------------------------------------------------------------------------------------------------
+
+
+def sweep_figure(
+    values: Sequence[str],
+    panels: Mapping[str, Sequence[Estimate | None]],
+    *,
+    parameter: str,
+    default: int | None = None,
+    title: str = "Dependency on a hyper-parameter",
+    label: str = "",
+) -> Figure:
+    """Estimates with their intervals over the values of one hyper-parameter, one panel a quantity.
+
+    Args:
+        values: as they are typed, in order, evenly spaced on the axis.
+        panels: by the quantity's name (axis label): one estimate a value; None where there is none.
+        parameter: name of the axis.
+        default: position of the recipe's own value, drawn filled; the others are hollow.
+        title, label: headline; what the data are.
+
+    Raises:
+        ConfigError: no panel.
+        CohortError: a panel without an estimate, or None, for each value.
+        MissingExtraError: matplotlib is not installed.
+    """
+    if not panels:
+        raise ConfigError("no quantity to draw", "at least one panel")
+    if any(len(found) != len(values) for found in panels.values()):
+        raise CohortError(f"panels of other lengths than {len(values)} values", "an estimate, or None, for each value")
+    with _styled():
+        figure = _new_figure(0.6 + 2.4 * len(panels), 3.0, title, label)
+        for axes, (quantity, found) in zip(
+            figure.subplots(1, len(panels), squeeze=False)[0], panels.items(), strict=True
+        ):
+            x = np.array([i for i, e in enumerate(found) if e is not None])
+            y, low, high = (np.array([getattr(e, k) for e in found if e is not None]) for k in ("value", "low", "high"))
+            axes.plot(x, y, color=GREY, lw=0.9, zorder=1)
+            axes.errorbar(x, y, np.abs([y - low, high - y]), fmt="o", color=_DARK, mfc="white", capsize=2, zorder=2)
+            own = x == default
+            axes.plot(x[own], y[own], "o", color=_DARK, zorder=3)
+            axes.set(xlabel=parameter, ylabel=quantity, xlim=(-0.5, len(values) - 0.5))
+            axes.set_xticks(range(len(values)), values, rotation=45 if max(map(len, values)) > 5 else 0)
+        return figure
 
 
 def figure_svg(figure: Figure, description: str = "") -> str:
@@ -381,6 +535,23 @@ def _intervals(axes: Axes, side: Side, x: Array, y: Array, low: Array, high: Arr
             zorder=3.5,
             rasterized=many,
         )
+
+
+def _forest(axes: Axes, names: Sequence[str], estimates: Mapping[str, Estimate], lines: Mapping[str, float]) -> None:
+    for (name, value), dash in zip(lines.items(), _LINE_DASHES, strict=False):
+        axes.axvline(value, color=GREY, lw=1, ls=dash, zorder=1, label=name)
+    for row, name in enumerate(names):
+        estimate = estimates.get(name)
+        if estimate is None or not np.isfinite(estimate.value):
+            continue
+        if np.isfinite(estimate.low) and np.isfinite(estimate.high):
+            axes.plot([estimate.low, estimate.high], [row, row], color=_DARK, lw=1.3, zorder=2)
+        axes.plot(estimate.value, row, "s", ms=4.5, color=SIDE_COLOUR[Side.RIGHT], zorder=3)
+    axes.set(ylim=(len(names) - 0.4, -0.6), yticks=range(len(names)), yticklabels=names)
+    axes.tick_params(axis="y", length=0)
+    axes.locator_params(axis="x", nbins=5)
+    if lines:
+        axes.legend(loc="lower left", bbox_to_anchor=(0, 1.0), borderaxespad=0.2, handlelength=1.6)
 
 
 def _method_key(

@@ -8,15 +8,21 @@ With equal weights every function here agrees with its namesake in :mod:`nigrada
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+import zlib
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
 from typing import Final
 
 import numpy as np
 import numpy.typing as npt
 
-from nigradat.metrics import normalised_error
+from nigradat.anatomy import Side
+from nigradat.evaluation.predictions import Predictions
+from nigradat.metrics import Estimate, asymmetry_index, interval_score, normalised_error
+from nigradat.metrics.resampling import _interval as interval_of
 
 Array = npt.NDArray[np.float64]
+Rows = npt.NDArray[np.intp]
 Weighted = Callable[[Array], Mapping[str, Array]]
 """Weights ``(n, B)``, whole numbers >= 0, to named scores ``(B,)``."""
 
@@ -31,6 +37,14 @@ ERROR_SCORES: Final = (
     "calibration_slope",
     "ccc",
 )
+AGREEMENT_SCORES: Final = ("r2", "calibration_intercept", "icc_agreement", "icc_consistency")
+"""Further scores of :func:`moment_errors`; ICC(2,1) and ICC(3,1) of truth and prediction as two raters."""
+LOGGED: Final = ("rmse", "pearson_r")
+"""Scores that :func:`fit_scores` makes on log SBR as well, called ``log_rmse`` and ``log_pearson_r``."""
+SCORES: Final = (*ERROR_SCORES, *AGREEMENT_SCORES, *(f"log_{name}" for name in LOGGED))
+"""Scores of every part of :func:`fit_scores`."""
+PAIR_SCORES: Final = ("asymmetry_error", "worse_side_agreement")
+"""Scores that need both sides: see :mod:`nigradat.metrics.asymmetry`."""
 
 
 def patient_weights(index: npt.NDArray[np.intp], patient_of_case: npt.NDArray[np.intp]) -> Array:
@@ -65,30 +79,47 @@ def errors(truth: npt.ArrayLike, predicted: npt.ArrayLike) -> Weighted:
 
 
 def moment_errors(truth: npt.ArrayLike, predicted: npt.ArrayLike) -> Weighted:
-    """The scores among :data:`ERROR_SCORES` that are made of means: all but ``median_ae`` and ``spearman``."""
+    """The scores that are made of means: :data:`ERROR_SCORES` but ``median_ae`` and ``spearman``, and
+    :data:`AGREEMENT_SCORES`.
+
+    The two ICC are those of Shrout and Fleiss, Psychol Bull 1979, 86, 420, written out for two raters.
+    """
     y, p = np.asarray(truth, dtype=np.float64), np.asarray(predicted, dtype=np.float64)
     d = p - y
     # moments about the means of all cases, so that little is lost to cancellation
-    yc, pc = y - y.mean(), p - p.mean()
+    y_mean, p_mean = float(y.mean()), float(p.mean())
+    yc, pc = y - y_mean, p - p_mean
     moments = np.stack([yc, pc, yc**2, pc**2, yc * pc, np.abs(d), d, d**2])
     # a variance below this is rounding: the resample is constant
     least_y, least_p = (1e-13 * float(np.mean(c**2)) if np.ptp(v) > 0 else np.inf for c, v in ((yc, y), (pc, p)))
-    shift = float(y.mean() - p.mean())
+    shift = y_mean - p_mean
 
     def scores(weights: Array) -> dict[str, Array]:
-        my, mp, myy, mpp, myp, mad, md, msd = moments @ weights / weights.sum(axis=0)
+        n = weights.sum(axis=0)
+        my, mp, myy, mpp, myp, mad, md, msd = moments @ weights / n
         cov, var_y, var_p = myp - my * mp, myy - my**2, mpp - mp**2
         var_y, var_p = np.where(var_y > least_y, var_y, np.nan), np.where(var_p > least_p, var_p, np.nan)
         with np.errstate(divide="ignore", invalid="ignore"):
-            concordance = 2 * cov / (np.nan_to_num(var_y) + np.nan_to_num(var_p) + (my - mp + shift) ** 2)
+            total = np.nan_to_num(var_y) + np.nan_to_num(var_p)
+            concordance = 2 * cov / (total + (my - mp + shift) ** 2)
+            # mean squares of the analysis of variance have n - 1 below, the moments here n
+            unbiased = n / (n - 1)
+            between_raters = (md**2 - unbiased * (total - 2 * cov) / n) / unbiased
+            slope = cov / var_p
+            either = np.where(total > 0, total, np.nan)
+            agreement, consistency = 2 * cov / (either + between_raters), 2 * cov / either
         return {
             "rmse": np.sqrt(msd),
             "mse": msd,
             "mae": mad,
             "bias": md,
             "pearson_r": np.clip(cov / np.sqrt(var_y * var_p), -1.0, 1.0),
-            "calibration_slope": cov / var_p,
+            "calibration_slope": slope,
             "ccc": concordance,
+            "r2": 1 - msd / var_y,
+            "calibration_intercept": y_mean + my - slope * (p_mean + mp),
+            "icc_agreement": agreement,
+            "icc_consistency": consistency,
         }
 
     return scores
@@ -147,6 +178,88 @@ def means(**columns: npt.ArrayLike) -> Weighted:
     return scores
 
 
+def ratio(name: str, hits: npt.ArrayLike, among: npt.ArrayLike) -> Weighted:
+    """Share of the cases ``among`` that are ``hits`` as well, both bool ``(n,)``; nan where there is none."""
+    of = np.asarray(among, dtype=bool)
+    table = np.stack([of & np.asarray(hits, dtype=bool), of]).astype(np.float64)
+
+    def scores(weights: Array) -> dict[str, Array]:
+        hit, all_of_them = table @ weights
+        with np.errstate(divide="ignore", invalid="ignore"):
+            return {name: hit / all_of_them}
+
+    return scores
+
+
+def auc(positive: npt.ArrayLike, score: npt.ArrayLike) -> Weighted:
+    """Area under the ROC curve: the share of (positive, negative) pairs in which the positive has the higher score,
+    ties half; nan where either is missing.
+
+    Args:
+        positive: bool ``(n,)``.
+        score: ``(n,)``, high for positive.
+    """
+    is_positive = np.asarray(positive, dtype=bool)
+    rank = Midranks(np.asarray(score, dtype=np.float64))
+
+    def scores(weights: Array) -> dict[str, Array]:
+        of_positive = weights * is_positive[:, None]
+        m = of_positive.sum(axis=0)
+        rank_sum = np.einsum("nb,nb->b", of_positive, rank(weights))
+        with np.errstate(divide="ignore", invalid="ignore"):
+            return {"auc": (rank_sum - m * (m + 1) / 2) / (m * (weights.sum(axis=0) - m))}
+
+    return scores
+
+
+def binary(truth: npt.ArrayLike, predicted: npt.ArrayLike, threshold: float) -> Weighted:
+    """``accuracy``, ``sensitivity``, ``specificity`` and ``auc`` of low uptake, SBR < ``threshold``, on one side.
+
+    Args:
+        truth, predicted: ``(n,)`` SBR, finite.
+        threshold: SBR.
+    """
+    y, p = np.asarray(truth, dtype=np.float64), np.asarray(predicted, dtype=np.float64)
+    low, called_low = y < threshold, p < threshold
+    parts = (
+        ratio("accuracy", low == called_low, np.ones(len(y), dtype=bool)),
+        ratio("sensitivity", called_low, low),
+        ratio("specificity", ~called_low, ~low),
+        auc(low, -p),
+    )
+    return together(*parts)
+
+
+def together(*parts: Weighted) -> Weighted:
+    """Several functions of the same weights as one."""
+
+    def scores(weights: Array) -> dict[str, Array]:
+        return {name: value for part in parts for name, value in part(weights).items()}
+
+    return scores
+
+
+def of_rows(scores: Weighted, rows: Rows) -> Weighted:
+    """Scores of some of the cases, taking the weights of all; nan in a resample that draws none of them.
+
+    Args:
+        scores: takes weights ``(len(rows), B)``.
+        rows: of the weights that it is given; a row may stand twice (both sides of a visit).
+    """
+
+    def taken(weights: Array) -> dict[str, Array]:
+        mine = weights[rows]
+        drawn = mine.any(axis=0)
+        if drawn.all():
+            return dict(scores(mine))
+        out = {}
+        for name, value in scores(np.where(drawn, mine, 1.0)).items():  # weights without any case have no ranks
+            out[name] = np.where(drawn, value, np.nan)
+        return out
+
+    return taken
+
+
 class OrderStatistics:
     """The ``rank``-th smallest of weighted values; the values are sorted once.
 
@@ -179,7 +292,9 @@ class Midranks:
 
     def __call__(self, weights: Array) -> Array:
         """Weights ``(n, B)`` to the rank of each case among the drawn ones, ``(n, B)``."""
-        drawn = np.add.reduceat(weights[self.order], self.starts, axis=0)
+        drawn = weights[self.order]
+        if len(self.starts) < len(self.order):
+            drawn = np.add.reduceat(drawn, self.starts, axis=0)
         middle = np.cumsum(drawn, axis=0) - (drawn - 1) / 2
         return np.asarray(middle[self.group])
 
@@ -193,3 +308,247 @@ def _correlation(x: Array, y: Array, weights: Array) -> Array:
     square = np.einsum("nb,nb->b", xw, xc) * np.einsum("nb,nb,nb->b", weights, yc, yc)
     with np.errstate(invalid="ignore", divide="ignore"):
         return np.asarray(np.clip(np.einsum("nb,nb->b", xw, yc) / np.sqrt(square), -1.0, 1.0))
+
+
+# -- All scores of one fit ----------------------------------------------------------------------------------------
+
+
+def fit_scores(answers: Predictions, level: float, threshold: float | None, scale: float) -> Weighted:
+    """Every score of one fit by ``name/part``; those of its spreads and intervals by ``mode:name/part``.
+
+    Parts are ``right``, ``left``, ``average`` (mean of the two values), ``pooled`` (both sides' visits as cases) and
+    ``patient`` (means over both sides of each visit); for a one-sided method its side only. A side's cases are the
+    visits that are answered.
+
+    * :data:`SCORES` of every part, :data:`PAIR_SCORES` of the part ``patient``;
+    * with a threshold those of :func:`binary`, not of the part ``patient``;
+    * ``sharpness_at_cp`` of each spread, ``mpiw``, ``sharpness`` and ``interval_score`` of each mode's intervals, of
+      right, left and average.
+
+    Args:
+        answers: of the fit.
+        level: CP at which Sharpness is read off, and nominal level of the intervals.
+        threshold: of low uptake, SBR; None for no binary scores.
+        scale: largest SBR of the model's scale.
+    """
+    y, p = answers.truth, answers.predicted
+    visit = np.arange(len(y))
+    parts: dict[str, list[Weighted]] = {}
+    for side in Side:
+        i = side.index
+        cases = _of_cases(y[:, i], p[:, i], visit, threshold)
+        parts[side.value] = [*cases, *_of_spreads(answers, i, level, scale), *_of_intervals(answers, i, level, scale)]
+    if np.isfinite(p).any(axis=0).all():
+        parts["pooled"] = _of_cases(y.T.ravel(), p.T.ravel(), np.tile(visit, 2), threshold)
+        parts["patient"] = [*_of_cases(y.mean(axis=1), p.mean(axis=1), visit, None), *_of_pairs(y, p)]
+    found = {part: together(*several) for part, several in parts.items() if several}
+
+    def scores(weights: Array) -> dict[str, Array]:
+        values = {part: score(weights) for part, score in found.items()}
+        if "right" in values and "left" in values:
+            right, left = values["right"], values["left"]
+            values["average"] = {name: (right[name] + left[name]) / 2 for name in right if name in left}
+        return {f"{name}/{part}": value for part, named in values.items() for name, value in named.items()}
+
+    return scores
+
+
+def _of_cases(y: Array, p: Array, visit: Rows, threshold: float | None) -> list[Weighted]:
+    """Errors of the answered cases, on log SBR of those that have a logarithm, and binary agreement.
+
+    Args:
+        y, p: ``(n,)`` SBR; nan in ``p`` for no answer.
+        visit: ``(n,)``, whose weight each case has.
+        threshold: None for no binary agreement.
+    """
+    answered = np.isfinite(p)
+    has_log = answered & (p > 0) & (y > 0)
+    if not answered.any():
+        return []
+    parts = [moment_errors(y[answered], p[answered]), rank_errors(y[answered], p[answered])]
+    if threshold is not None:
+        parts.append(binary(y[answered], p[answered], threshold))
+    found = [of_rows(together(*parts), visit[answered])]
+    if has_log.any():
+        logs = moment_errors(np.log(y[has_log]), np.log(p[has_log]))
+
+        def logged(weights: Array) -> dict[str, Array]:
+            values = logs(weights)
+            return {f"log_{name}": values[name] for name in LOGGED}
+
+        found.append(of_rows(logged, visit[has_log]))
+    return found
+
+
+def _of_pairs(y: Array, p: Array) -> list[Weighted]:
+    """:data:`PAIR_SCORES`; as in :mod:`nigradat.metrics.asymmetry`, but a prediction without an index is left out."""
+    off = np.abs(asymmetry_index(p[:, 0], p[:, 1]) - asymmetry_index(y[:, 0], y[:, 1]))
+    has_index = np.flatnonzero(np.isfinite(off))
+    true, guess = y[:, 0] - y[:, 1], p[:, 0] - p[:, 1]
+    unequal = np.flatnonzero((true != 0) & np.isfinite(guess))
+    named = (1 + np.sign(true) * np.sign(guess)) / 2
+    found = []
+    if has_index.size:
+        found.append(of_rows(means(asymmetry_error=off[has_index]), has_index))
+    if unequal.size:
+        found.append(of_rows(means(worse_side_agreement=named[unequal]), unequal))
+    return found
+
+
+def _of_spreads(answers: Predictions, side: int, level: float, scale: float) -> Iterator[Weighted]:
+    for mode, (centre, spread) in answers.spreads.items():
+        y, c, s = answers.truth[:, side], centre[:, side], spread[:, side]
+        rows = np.flatnonzero(np.isfinite(c) & np.isfinite(s))
+        if rows.size:
+            yield _of_mode(mode, of_rows(sharpness_at_cp(y[rows], c[rows], s[rows], scale, level), rows))
+
+
+def _of_intervals(answers: Predictions, side: int, level: float, scale: float) -> Iterator[Weighted]:
+    for mode, (lower, upper) in answers.intervals.items():
+        rows = np.flatnonzero(np.isfinite(lower[:, side]) & np.isfinite(upper[:, side]))
+        if rows.size:
+            y, low, high = answers.truth[rows, side], lower[rows, side], upper[rows, side]
+            judged = means(
+                mpiw=high - low,
+                sharpness=1.0 - (high - low) / (2.0 * scale),
+                interval_score=interval_score(low, high, y, level),
+            )
+            yield _of_mode(mode, of_rows(judged, rows))
+
+
+def _of_mode(mode: str, scores: Weighted) -> Weighted:
+    return lambda weights: {f"{mode}:{name}": value for name, value in scores(weights).items()}
+
+
+# -- Patients in several test sets --------------------------------------------------------------------------------
+
+JACKKNIFE_PATIENTS: Final = 1000
+"""Up to so many patients BCa is affordable; with more its correction is small and the percentile interval serves."""
+_BLOCK: Final = 100_000  # weights at once: a block's arrays stay near the caches
+
+
+@dataclass(frozen=True, eq=False)
+class Group:
+    """Patients who are drawn among themselves: a cohort, however often it was split.
+
+    Attributes:
+        patients: who they are, sorted; a patient's place is their number.
+        start: number of the first one where all groups are counted through.
+        counts: how often each is in each resample, ``(n, resamples)``.
+    """
+
+    patients: tuple[str, ...]
+    start: int
+    counts: npt.NDArray[np.uint16]
+
+    def numbers(self, patients: Sequence[str]) -> npt.NDArray[np.intp]:
+        """The place of each of ``patients``."""
+        return np.searchsorted(np.array(self.patients), np.array(patients))
+
+
+@dataclass(frozen=True, eq=False)
+class Draws:
+    """Resamples of patients who may be tested in several splits: each is drawn once for all of them.
+
+    A score becomes a vector: its value, its value in each resample, and (up to :data:`JACKKNIFE_PATIENTS` patients)
+    its value without each patient. Means over fits, differences and ratios of scores are then those of vectors.
+
+    Attributes:
+        groups: patients by group, sorted; groups are drawn independently and keep their sizes.
+        resamples, seed: a group's draws depend on seed and name alone; those of the group "" are the draws of
+            :func:`nigradat.metrics.bca_many`.
+    """
+
+    groups: Mapping[str, tuple[str, ...]]
+    resamples: int
+    seed: int
+
+    @property
+    def n_patients(self) -> int:
+        """Of all groups."""
+        return sum(map(len, self.groups.values()))
+
+    @property
+    def with_jackknife(self) -> bool:
+        """Vectors hold the values without each patient as well."""
+        return self.n_patients <= JACKKNIFE_PATIENTS
+
+    def group(self, name: str) -> Group:
+        """Draw the resamples of one group."""
+        patients = self.groups[name]
+        n, names = len(patients), list(self.groups)
+        rng = np.random.default_rng([self.seed, zlib.crc32(name.encode())] if name else self.seed)
+        counts = np.empty((n, self.resamples), dtype=np.uint16)
+        rows = max(1, _BLOCK // n)
+        for first in range(0, self.resamples, rows):
+            index = rng.integers(0, n, (min(rows, self.resamples - first), n))
+            counts[:, first : first + rows] = patient_weights(index, np.arange(n))
+        return Group(patients, sum(len(self.groups[other]) for other in names[: names.index(name)]), counts)
+
+    def vectors(self, scores: Weighted, group: Group, patient_of_case: npt.NDArray[np.intp]) -> dict[str, Array]:
+        """Named scores as vectors.
+
+        Args:
+            scores: of the cases.
+            group: to which the cases' patients belong.
+            patient_of_case: ``(n,)``, numbers in the group.
+        """
+        tested = np.unique(patient_of_case)
+        found: dict[str, list[Array]] = {}
+        with np.errstate(divide="ignore", invalid="ignore"):
+            for weights in self._weights(group, patient_of_case, tested):
+                for name, values in scores(weights).items():
+                    found.setdefault(name, []).append(values)
+        return {name: self._vector(np.concatenate(parts), group.start + tested) for name, parts in found.items()}
+
+    def _weights(
+        self, group: Group, patient_of_case: npt.NDArray[np.intp], tested: npt.NDArray[np.intp]
+    ) -> Iterator[Array]:
+        n = len(patient_of_case)
+        columns = max(1, _BLOCK // n)
+        yield np.ones((n, 1))
+        for first in range(0, self.resamples, columns):
+            yield group.counts[patient_of_case, first : first + columns].astype(np.float64)
+        if self.with_jackknife:
+            for first in range(0, len(tested), columns):
+                yield (patient_of_case[:, None] != tested[first : first + columns]).astype(np.float64)
+
+    def _vector(self, values: Array, tested: npt.NDArray[np.intp]) -> Array:
+        """With the values without patients who are not tested here: nothing changes without them."""
+        drawn = 1 + self.resamples
+        if not self.with_jackknife:
+            return values
+        out = np.full(drawn + self.n_patients, values[0])
+        out[:drawn] = values[:drawn]
+        out[drawn + tested] = values[drawn:]
+        return out
+
+    def estimate(self, vector: Array, tested: npt.NDArray[np.bool_], level: float) -> Estimate:
+        """A vector's value with its interval.
+
+        Args:
+            vector: from :meth:`vectors`, or made of several.
+            tested: ``(n_patients,)``, the patients that it rests on.
+            level: confidence level.
+        """
+        drawn = 1 + self.resamples
+        jackknife = vector[drawn:][tested] if self.with_jackknife else np.full(2, vector[0])
+        return interval_of(float(vector[0]), vector[1:drawn], jackknife, level, int(np.count_nonzero(tested)))
+
+
+@dataclass
+class Means:
+    """Running means of named vectors."""
+
+    sums: dict[str, Array] = field(default_factory=dict)
+    counts: dict[str, int] = field(default_factory=dict)
+
+    def add(self, vectors: Mapping[str, Array]) -> None:
+        """Count one more of each."""
+        for name, vector in vectors.items():
+            self.sums[name] = self.sums[name] + vector if name in self.sums else vector
+            self.counts[name] = self.counts.get(name, 0) + 1
+
+    def means(self) -> dict[str, Array]:
+        """Of each name over as many vectors as it had."""
+        return {name: total / self.counts[name] for name, total in self.sums.items()}

@@ -42,6 +42,13 @@ def median_ae(truth: npt.ArrayLike, predicted: npt.ArrayLike) -> Array:
     return reduced(np.median(np.abs(p - y), axis=-1))
 
 
+def relative_error(truth: npt.ArrayLike, predicted: npt.ArrayLike) -> Array:
+    """Mean of ``|predicted - truth| / truth``, unit 1; nan where a truth is not above 0."""
+    y, p = cases(truth, predicted)
+    with np.errstate(invalid="ignore", divide="ignore"):
+        return reduced(np.mean(np.where(y > 0, np.abs(p - y) / y, np.nan), axis=-1))
+
+
 def bias(truth: npt.ArrayLike, predicted: npt.ArrayLike) -> Array:
     """Mean of ``predicted - truth``, SBR: positive where the prediction is too high."""
     y, p = cases(truth, predicted)
@@ -95,6 +102,7 @@ ERROR_METRICS: Final[Mapping[str, Metric]] = MappingProxyType(
         "mse": mse,
         "mae": mae,
         "median_ae": median_ae,
+        "relative_error": relative_error,
         "bias": bias,
         "pearson_r": pearson_r,
         "spearman": spearman,

@@ -1,8 +1,8 @@
-"""The 3D VGG of the paper: four blocks of two 3x3x3 convolutions, and one linear output.
+"""The 3D VGG of the paper: four blocks of two 3x3x3 convolutions, each followed by a pooling.
 
 Source: the layer table of Applied Sciences 2025, 15, 10977 and the graphs of the authors' release, which hold widths
-64, 128, 256, 512 (14,053,441 parameters) and 16, 32, 64, 128 (879,889). Dropout is in neither; its places here are
-ours.
+64, 128, 256, 512 (14,053,441 parameters with the linear output) and 16, 32, 64, 128 (879,889). Dropout is in neither;
+its places here are ours.
 """
 
 from __future__ import annotations
@@ -21,17 +21,36 @@ SMALL_WIDTHS = (16, 32, 64, 128)
 NARROW_WIDTHS = (8, 16, 32, 64)
 
 
-def _block(channels_in: int, channels_out: int, dropout: float) -> nn.Sequential:
-    return nn.Sequential(
-        OrderedDict(
-            conv1=nn.Conv3d(channels_in, channels_out, 3, padding=1),
-            relu1=nn.ReLU(inplace=True),
-            conv2=nn.Conv3d(channels_out, channels_out, 3, padding=1),
-            relu2=nn.ReLU(inplace=True),
-            pool=nn.MaxPool3d(2),
-            dropout=SeededDropout(dropout),
-        )
-    )
+def vgg_block(
+    channels_in: int, channels_out: int, dropout: float, *, convolutions: int = 2, pool: int | tuple[int, int, int] = 2
+) -> nn.Sequential:
+    """Convolutions of 3 x 3 x 3 with ReLU, a pooling, and dropout as the last layer (also where its rate is 0)."""
+    layers: OrderedDict[str, nn.Module] = OrderedDict()
+    for i in range(1, convolutions + 1):
+        layers[f"conv{i}"] = nn.Conv3d(channels_in if i == 1 else channels_out, channels_out, 3, padding=1)
+        layers[f"relu{i}"] = nn.ReLU(inplace=True)
+    layers["pool"] = nn.MaxPool3d(pool)
+    layers["dropout"] = SeededDropout(dropout)
+    return nn.Sequential(layers)
+
+
+def before_dropout(blocks: nn.Sequential, x: Tensor) -> Tensor:
+    """Run the part of VGG blocks that no dropout reaches: the first block up to its pooling, most of the cost."""
+    first = blocks[0]
+    assert isinstance(first, nn.Sequential)
+    for layer in list(first)[:-1]:
+        x = layer(x)
+    return x
+
+
+def from_dropout(blocks: nn.Sequential, x: Tensor) -> Tensor:
+    """Run what :func:`before_dropout` left: the first block's dropout and all blocks after it."""
+    first, *others = blocks
+    assert isinstance(first, nn.Sequential)
+    x = first[-1](x)
+    for block in others:
+        x = block(x)
+    return x
 
 
 class VggTower(nn.Module):
@@ -45,64 +64,19 @@ class VggTower(nn.Module):
     def __init__(self, widths: tuple[int, ...] = SMALL_WIDTHS, block_dropout: float = 0.0) -> None:
         super().__init__()
         channels = (1, *widths)
-        self.blocks = nn.Sequential(*(_block(a, b, block_dropout) for a, b in zip(channels, widths, strict=False)))
+        self.blocks = nn.Sequential(*(vgg_block(a, b, block_dropout) for a, b in zip(channels, widths, strict=False)))
+        self.flatten = nn.Flatten()
         self.n_features = widths[-1] * math.prod(n // 2 ** len(widths) for n in PATCH_SHAPE)
 
     def forward(self, x: Tensor) -> Tensor:
         """``(B, 1, 50, 50, 20)`` to ``(B, n_features)``, channels first when flattened."""
-        return torch.flatten(self.blocks(x), 1)
-
-
-class VggRegressor(nn.Module):
-    """One side's regressor: own-mean normalisation, tower, head dropout, linear output (normalised SBR).
-
-    Args:
-        widths, block_dropout: see :class:`VggTower`.
-        head_dropout: rate before the linear layer.
-        centred: subtract 1 after the division by the mean. The published nets do not; learning from scratch needs it.
-    """
-
-    def __init__(
-        self,
-        widths: tuple[int, ...] = SMALL_WIDTHS,
-        *,
-        head_dropout: float = 0.0,
-        block_dropout: float = 0.0,
-        centred: bool = True,
-    ) -> None:
-        super().__init__()
-        self.centred = centred
-        self.tower = VggTower(widths, block_dropout)
-        self.dropout = SeededDropout(head_dropout)
-        self.head = nn.Linear(self.tower.n_features, 1)
-
-    def preprocess(self, x: Tensor) -> Tensor:
-        """Each patch divided by its own mean (a new tensor), minus 1 where ``centred``."""
-        x = x / x.mean(dim=(-3, -2, -1), keepdim=True)
-        return x - 1.0 if self.centred else x
-
-    def features(self, x: Tensor) -> Tensor:
-        """``(B, 1, 50, 50, 20)`` raw patches in canonical view to ``(B, n_features)``, before the head's dropout."""
-        x = self.preprocess(x).contiguous(memory_format=torch.channels_last_3d)
-        features: Tensor = self.tower(x)
+        features: Tensor = self.flatten(self.blocks(x))
         return features
 
-    def forward(self, x: Tensor) -> Tensor:
-        """``(B, 1, 50, 50, 20)`` raw patches in canonical view to ``(B,)`` normalised SBR."""
-        out: Tensor = self.head(self.dropout(self.features(x)))
-        return out.squeeze(1)
+    def stem(self, x: Tensor) -> Tensor:
+        """What comes before the first dropout; ``rest(stem(x))`` is ``forward(x)``."""
+        return before_dropout(self.blocks, x)
 
-
-def initialise(model: nn.Module, kind: str, seed: int) -> None:
-    """Fresh weights from a seed: ``he`` (normal, for ReLU; He 2015) or ``glorot`` (uniform; as in the published graph).
-
-    Biases are zero and the output layer is Glorot-uniform in both.
-    """
-    generator = torch.Generator().manual_seed(seed)
-    for module in model.modules():
-        if isinstance(module, nn.Conv3d) and kind == "he":
-            nn.init.kaiming_normal_(module.weight, nonlinearity="relu", generator=generator)
-        elif isinstance(module, nn.Conv3d | nn.Linear):
-            nn.init.xavier_uniform_(module.weight, generator=generator)
-        if isinstance(module, nn.Conv3d | nn.Linear) and module.bias is not None:
-            nn.init.zeros_(module.bias)
+    def rest(self, x: Tensor) -> Tensor:
+        """From the first dropout to the features."""
+        return torch.flatten(from_dropout(self.blocks, x), 1)

@@ -13,6 +13,7 @@ import torch
 from nigradat import __version__
 from nigradat.errors import ConfigError, WeightsError
 from nigradat.io.files import new_file, sha256_of, write_json
+from nigradat.models.head import SD_MAX, SD_MIN
 from nigradat.models.symmetric import ModelSpec, PairRegressor, in_fast_layout
 
 WEIGHTS_NAME, CARD_NAME = "model.safetensors", "card.json"
@@ -76,14 +77,23 @@ def save_model(folder: Path, model: PairRegressor, card: dict[str, Any]) -> Path
         "spec": model.spec.to_json(),
         "parameters": sum(p.numel() for p in model.parameters()),
         "preprocessing": "canonical view (right patch mirrored along the right-left axis); each patch divided by its "
-        "own mean" + (", minus 1" if model.spec.centred else ""),
-        "output": f"SBR / {model.spec.sbr_max:g}",
+        "own mean"
+        + (", minus 1" if model.spec.centred else "")
+        + ("" if model.spec.mirrored else "; the network then undoes the mirroring"),
+        "output": _output_in_words(model.spec),
         "intended_use": INTENDED_USE,
         **card,
         "sha256": {WEIGHTS_NAME: sha256_of(folder / WEIGHTS_NAME)},
     }
     write_json(folder / CARD_NAME, full)
     return folder
+
+
+def _output_in_words(spec: ModelSpec) -> str:
+    scaled = f"SBR / {spec.sbr_max:g}"
+    if spec.output == "log-normal":
+        return f"mean of log({scaled}) and, through a sigmoid from {SD_MIN:g} to {SD_MAX:g}, its SD"
+    return scaled
 
 
 def read_card(folder: str | os.PathLike[str]) -> dict[str, Any]:

@@ -290,7 +290,9 @@ def _scatter(evaluation: Evaluation, model: Scored) -> tuple[Figure, str, str]:
 
 
 def _training(evaluation: Evaluation, model: Scored) -> tuple[Figure, str, str]:
-    series = {key: [row.get(key, np.nan) for row in evaluation.history] for key in evaluation.history[0]}
+    # a warm-up without labels has no training loss, and its output layer has learned nothing yet
+    labelled = [row for row in evaluation.history if np.isfinite(row["train_loss"])]
+    series = {key: [row.get(key, np.nan) for row in labelled] for key in evaluation.history[0]}
     best = evaluation.card.get("training", {}).get("best_epoch")
     scale = float(evaluation.card.get("spec", {}).get("sbr_max", 1.0))
     # the training loss is the sum of both sides' squared errors in units of the scale

@@ -96,7 +96,7 @@ def apply_augmentation(x: Tensor, target: Tensor, draw: AugmentationDraw) -> tup
 
     Args:
         x: ``(B, 2, 1, 50, 50, 20)`` canonical patches.
-        target: ``(B, 2)`` labels.
+        target: ``(B, 2, ...)`` labels and whatever else belongs to the sides.
         draw: parameters for the same B.
 
     Returns:
@@ -105,7 +105,7 @@ def apply_augmentation(x: Tensor, target: Tensor, draw: AugmentationDraw) -> tup
     exchange = draw.exchange.to(x.device)
     # in the canonical view a mirrored patient is just the two inputs exchanged
     x = torch.where(exchange[:, None, None, None, None, None], x.flip(1), x)
-    target = torch.where(exchange[:, None], target.flip(1), target)
+    target = torch.where(exchange.view(-1, *[1] * (target.ndim - 1)), target.flip(1), target)
     flat = x.flatten(0, 1).squeeze(1)  # (n, 50, 50, 20)
     depth = flat.shape[-1]
     index = (torch.arange(depth, device=x.device) + draw.slices.to(x.device)[:, None]).clamp(0, depth - 1)

@@ -50,20 +50,24 @@ class TrainConfig:
         symmetry_eps: free side difference, in units of SBR / sbr_max.
         optimiser: ``adamw`` or ``adam`` (with ``weight_decay`` as L2 there).
         learning_rate: highest one of the ``one-cycle`` schedule, or the one of ``constant``.
-        epochs: at most so many.
-        patience: stop after so many epochs without a better error on the stopping patients.
+        epochs: at most so many, those of the warm-up included.
+        patience: stop after so many epochs with labels without a better error on the stopping patients.
         batch_size: pairs a step.
         gradient_clip: largest norm of a step's gradient; 0 leaves it as it is.
         adam_eps: added to the root of the second moment.
         average_decay: decay per step of the running average of the weights that is validated and kept; 0 keeps the
             weights themselves.
         start_at_mean: the fresh output layer begins at the training patients' mean SBR instead of 0.
+        unit_activations, warm_up, feature_weight: see :mod:`nigradat.training.warm_up`: each layer starts with outputs
+            of unit variance; in this share of the epochs, the first ones, the tower sees no label and learns to name
+            the hand-made features; the error in naming them stays in the loss with this weight.
+        warm_up_rate: highest learning rate of the warm-up, on a one-cycle schedule of its own.
         seed: weights, order, augmentation and dropout all come from it.
     """
 
     model: str = "sym-vgg-plus"
     widths: tuple[Count, Count, Count, Count] = (16, 32, 64, 128)
-    head_dropout: Rate = 0.3
+    head_dropout: Rate = 0.4
     block_dropout: Rate = 0.0
     centred: bool = True
     init: Initialisation = "he"
@@ -71,21 +75,30 @@ class TrainConfig:
     symmetry_weight: NotNegative | None = None
     symmetry_eps: NotNegative = PAPER_EPS
     optimiser: Literal["adamw", "adam"] = "adamw"
-    learning_rate: Positive = 7e-4
+    learning_rate: Positive = 1e-4
     weight_decay: NotNegative = 0.3
     schedule: Literal["one-cycle", "constant"] = "one-cycle"
-    epochs: Count = 32
-    patience: Count = 32
+    epochs: Count = 36
+    patience: Count = 36
     batch_size: Count = 4
     gradient_clip: NotNegative = 1.0
     adam_eps: Positive = 1e-8
     average_decay: Rate = 0.99
     start_at_mean: bool = True
+    unit_activations: bool = True
+    warm_up: Rate = 0.3
+    warm_up_rate: Positive = 3e-4
+    feature_weight: NotNegative = 0.2
     augmentation: AugmentationConfig = field(default_factory=AugmentationConfig)
     seed: Annotated[int, Field(ge=0, lt=2**31)] = 1
 
     def __post_init__(self) -> None:
-        get_method(self.model)
+        _ = self.spec  # refuses what does not fit together
+
+    @property
+    def warm_up_epochs(self) -> int:
+        """Epochs without labels."""
+        return int(self.warm_up * self.epochs + 1e-9)
 
     @property
     def resolved_symmetry_weight(self) -> float:
@@ -95,15 +108,15 @@ class TrainConfig:
     @property
     def spec(self) -> ModelSpec:
         """The network to build."""
-        return ModelSpec(
+        plain = ModelSpec(
             widths=self.widths,
-            sharing=get_method(self.model).sharing,
             head_dropout=self.head_dropout,
             block_dropout=self.block_dropout,
             centred=self.centred,
             init=self.init,
             sbr_max=self.sbr_max,
         )
+        return get_method(self.model).applied_to(plain)
 
     def to_json(self) -> dict[str, Any]:
         """Plain values; :func:`make_config` makes it again from them."""
@@ -128,6 +141,9 @@ RECIPES: dict[str, dict[str, Any]] = {
         "adam_eps": 1e-7,
         "average_decay": 0.0,
         "start_at_mean": False,
+        "unit_activations": False,
+        "warm_up": 0.0,
+        "feature_weight": 0.0,
         "augmentation": {"ramp_epochs": 0},
         "epochs": 200,
         "patience": 30,

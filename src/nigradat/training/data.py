@@ -25,7 +25,9 @@ def canonical_tensor(patches: np.ndarray) -> Tensor:
 
 @dataclass(frozen=True, eq=False)
 class PairBatches:
-    """An iterable of ``(patches, sbr, number of the batch)`` over some rows of a cohort.
+    """An iterable of ``(patches, targets, number of the batch)`` over some rows of a cohort.
+
+    The targets are ``(B, 2, 1 + k)``: SBR, then what ``features`` holds.
 
     Attributes:
         cohort: packed.
@@ -33,6 +35,7 @@ class PairBatches:
         batch_size: pairs a batch; the last one may be smaller.
         order_seed: shuffles; None keeps the order.
         share: ``(i, n)`` takes every n-th pair of each batch from the i-th on (data-parallel training).
+        features: ``(len(cohort), 2, k)`` by row of the cohort, or None for k = 0.
     """
 
     cohort: PackedCohort
@@ -40,6 +43,7 @@ class PairBatches:
     batch_size: int
     order_seed: int | None = None
     share: tuple[int, int] = (0, 1)
+    features: Tensor | None = None
 
     def __len__(self) -> int:
         return -(-len(self.rows) // self.batch_size)
@@ -56,4 +60,7 @@ class PairBatches:
             if len(taken) == 0:  # a short last batch: every process must take part in the step
                 taken = batch[:1]
             patches = canonical_tensor(np.stack([self.cohort.read(int(i)) for i in taken]))
-            yield patches, torch.from_numpy(sbr[taken]).float(), number
+            targets = torch.from_numpy(sbr[taken]).float().unsqueeze(2)
+            if self.features is not None:
+                targets = torch.cat([targets, self.features[taken]], dim=2)
+            yield patches, targets, number

@@ -56,7 +56,8 @@ def train(
         config: recipe; default ``TrainConfig()``.
         hardware: where to compute.
         split: who trains and who stops; default the paper's 70/15/15 drawn with ``config.seed``.
-        init: a model folder to start from (fine-tuning); its network must be the configuration's.
+        init: a model folder to start from (fine-tuning); its network must be the configuration's. There is no warm-up
+            then.
         report: called after each epoch with (history, best epoch, planned epochs), in this process whatever the
             number of devices.
 
@@ -86,13 +87,14 @@ def train(
             f"at most {config.sbr_max:g}, the scale of the network's output",
             f"Set sbr_max (--sbr-max {np.ceil(float(np.max(data.sbr))):g}) for labels of another software",
         )
+    _check_logs(config, data.sbr[split.rows(data, "train")])
     if hardware.accelerator == "gpu" and not (torch.cuda.is_available() or torch.backends.mps.is_available()):
         raise ConfigError("accelerator 'gpu' and no GPU that torch can use", "auto or cpu here")
     model = build(config.spec, config.seed)
     if init is not None:
         _start_from(model, init)  # before anything is written
-    elif config.start_at_mean:
-        _start_at_mean(model, data.sbr[split.rows(data, "train")] / config.sbr_max)
+        # the tower knows more than a warm-up could teach it, and the head is where it should be
+        config = replace(config, warm_up=0.0, feature_weight=0.0, unit_activations=False, start_at_mean=False)
     plan = {
         "config": config.to_json(),
         "cohort": {"patients": len(set(data.patient_ids)), "sha256": data.sha256},
@@ -115,6 +117,20 @@ def train(
     for left in (out / RESUME_NAME, *_half_written(out)):
         left.unlink(missing_ok=True)
     return out
+
+
+def _check_logs(config: TrainConfig, labels: np.ndarray) -> None:
+    """Refuse training labels that the method cannot take.
+
+    Raises:
+        CohortError: labels without a logarithm, where the method predicts one.
+    """
+    if config.spec.output == "log-normal" and not (labels > 0).all():
+        raise CohortError(
+            f"{int((labels <= 0).sum())} training labels of SBR 0 or below (lowest: {labels.min():.2f})",
+            f"SBR above 0 for the log-normal head of '{config.model}'",
+            "Check those labels, or train a method without that head (sym-vgg-plus)",
+        )
 
 
 def _claim(out: Path, plan: dict[str, Any], split: Split) -> bool:
@@ -189,7 +205,7 @@ def _fit(
     if hardware.threads:
         torch.set_num_threads(hardware.threads)
     resume = out / RESUME_NAME
-    keeper = BestAndLast(resume, config.patience, _Reporter(out, report, config.epochs))
+    keeper = BestAndLast(resume, config.patience, config.warm_up_epochs, _Reporter(out, report, config.epochs))
     logger: Any = False
     if hardware.tensorboard:
         try:
@@ -292,20 +308,6 @@ def _start_from(model: PairRegressor, init: str | os.PathLike[str]) -> None:
             "Give --model, --widths and --sbr-max of that model (centred inputs, too)",
         )
     model.load_state_dict(other.model.state_dict())
-
-
-def _start_at_mean(model: PairRegressor, target: np.ndarray) -> None:
-    """A constant to begin with, so that the first steps need not find it.
-
-    Args:
-        model: fresh; the biases of its output layers are set.
-        target: ``(n, 2)`` labels of the training patients alone, SBR / sbr_max.
-    """
-    for side in model.sides:
-        net = model.net(side)
-        assert net is not None
-        mean = target.mean() if "both" in model.nets else target[:, side.index].mean()
-        net.head.bias.data.fill_(float(mean))
 
 
 def _csv(history: list[dict[str, float]]) -> str:

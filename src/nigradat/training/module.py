@@ -19,11 +19,13 @@ from nigradat.models.dropout import seed_dropout
 from nigradat.models.symmetric import PairRegressor
 from nigradat.training.augment import Augmentation, apply_augmentation, draw_augmentation
 from nigradat.training.config import TrainConfig
-from nigradat.training.data import PairBatches, mix
-from nigradat.training.loss import symmetric_loss
+from nigradat.training.data import PairBatches, canonical_tensor, mix
+from nigradat.training.loss import log_normal_loss, symmetric_loss
 from nigradat.training.split import Split
+from nigradat.training.warm_up import FeatureNaming, feature_targets, one_cycle, start_heads, unit_activations
 
 ORDER, AUGMENT, DROPOUT = 1, 2, 3  # streams of random numbers
+VISITS_TO_START_FROM = 64
 
 
 class FitModule(pl.LightningModule):
@@ -35,7 +37,11 @@ class FitModule(pl.LightningModule):
         # a part of this module, so that it travels in the resume file
         self.average = copy.deepcopy(model).requires_grad_(False) if config.average_decay else None
         self.recipe = Augmentation(**config.to_json()["augmentation"])
+        needed = bool(config.warm_up_epochs or config.feature_weight)
+        self.naming = FeatureNaming(model) if needed else None
+        self.features = feature_targets(cohort, split.rows(cohort, "train")) if needed else None
         self._losses: list[Tensor] = []
+        self._feature_losses: list[Tensor] = []
         self._predicted: list[Tensor] = []
         self._target: list[Tensor] = []
         self.epoch_values: dict[str, float] = {}
@@ -48,22 +54,62 @@ class FitModule(pl.LightningModule):
             self.config.batch_size,
             mix(self.config.seed, ORDER, self.current_epoch),
             (self.global_rank, self.trainer.world_size),
+            self.features,
         )
 
     def val_dataloader(self) -> PairBatches:
         """The stopping patients, whole in every process, so that all stop together."""
         return PairBatches(self.cohort, self.split.rows(self.cohort, "stop"), self.config.batch_size)
 
+    @property
+    def labelled_epoch(self) -> int:
+        """Epochs with labels before this one; negative in the warm-up."""
+        return int(self.current_epoch) - self.config.warm_up_epochs
+
+    def on_train_epoch_start(self) -> None:
+        """The labels find a tower that knows the features, and an optimiser that has forgotten how it learned them."""
+        if self.current_epoch == 0 and self.config.unit_activations:
+            unit_activations(self.model, self._some_patches())
+        optimiser = self.trainer.optimizers[0]
+        for group in optimiser.param_groups:
+            group["weight_decay"] = self.config.weight_decay if self.labelled_epoch >= 0 else 0.0
+        if self.labelled_epoch == 0:
+            labels = self.cohort.sbr[self.split.rows(self.cohort, "train")] / self.config.sbr_max
+            patches = self._some_patches() if self.config.unit_activations else None
+            start_heads(self.model, patches, labels, self.config.start_at_mean)
+            optimiser.state.clear()
+            if self.average is not None:
+                self.average.load_state_dict(self.model.state_dict())
+
+    def _some_patches(self) -> Tensor:
+        rows = self.split.rows(self.cohort, "train")
+        some = rows[np.linspace(0, len(rows) - 1, min(len(rows), VISITS_TO_START_FROM)).astype(int)]
+        return canonical_tensor(np.stack([self.cohort.read(int(i)) for i in some])).to(self.device)
+
     def training_step(self, batch: tuple[Tensor, Tensor, int], _: int) -> Tensor:
         """Augment, predict, compare."""
-        x, sbr, number = batch
+        x, target, number = batch
         c, place = self.config, (self.current_epoch, int(number), self.global_rank)
-        recipe = self.recipe.in_epoch(self.current_epoch)
-        x, sbr = apply_augmentation(x, sbr, draw_augmentation(recipe, len(x), mix(c.seed, AUGMENT, *place)))
+        # nothing to be found late in the warm-up: the features are plain to see in a moved patch
+        recipe = self.recipe.in_epoch(self.labelled_epoch) if self.labelled_epoch >= 0 else self.recipe
+        x, target = apply_augmentation(x, target, draw_augmentation(recipe, len(x), mix(c.seed, AUGMENT, *place)))
         seed_dropout(self.model, mix(c.seed, DROPOUT, *place), x.device)
-        loss = symmetric_loss(self.model(x), sbr / c.sbr_max, c.resolved_symmetry_weight, c.symmetry_eps)
-        self._losses.append(loss.detach())
-        return loss
+        features = self.model.features(x)
+        loss = self._loss_of_labels(features, target[..., 0] / c.sbr_max)
+        if self.labelled_epoch >= 0:
+            self._losses.append(loss.detach())
+        if self.naming is None:
+            return loss
+        naming: Tensor = self.naming(features, target[..., 1:])
+        self._feature_losses.append(naming.detach())
+        # both losses in every step: DDP waits for the gradient of every parameter
+        return 0.0 * loss + naming if self.labelled_epoch < 0 else loss + c.feature_weight * naming
+
+    def _loss_of_labels(self, features: Tensor, target: Tensor) -> Tensor:
+        symmetry = (self.config.resolved_symmetry_weight, self.config.symmetry_eps)
+        if self.model.spec.output == "log-normal":
+            return log_normal_loss(*self.model.distribution(features), target, *symmetry)
+        return symmetric_loss(self.model.heads(features), target, *symmetry)
 
     @property
     def judged(self) -> PairRegressor:
@@ -71,17 +117,22 @@ class FitModule(pl.LightningModule):
         return self.model if self.average is None else self.average
 
     def on_train_batch_end(self, *_: object) -> None:
-        """Let the running average follow; it forgets the first, wild steps faster."""
+        """Let the running average follow, statistics of normalisations included; it forgets the first steps faster."""
         if self.average is not None:
-            step = self.trainer.global_step
+            step = self.trainer.global_step - self._steps_of(self.config.warm_up_epochs)
+            if step <= 0:
+                return
             keep = min(self.config.average_decay, (1 + step) / (10 + step))
-            for mean, now in zip(self.average.parameters(), self.model.parameters(), strict=True):
-                mean.data.lerp_(now.data, 1 - keep)
+            for mean, now in zip(self.average.state_dict().values(), self.model.state_dict().values(), strict=True):
+                if mean.is_floating_point():
+                    mean.lerp_(now, 1 - keep)
+                else:  # a normalisation's count of batches
+                    mean.copy_(now)
 
     def validation_step(self, batch: tuple[Tensor, Tensor, int], _: int) -> None:
         """Predictions of the stopping patients, without dropout."""
         self._predicted.append(self.judged(batch[0]) * self.config.sbr_max)
-        self._target.append(batch[1])
+        self._target.append(batch[1][..., 0])
 
     def on_validation_epoch_end(self) -> None:
         """Errors over all stopping cases at once (never a mean of batch values)."""
@@ -91,25 +142,37 @@ class FitModule(pl.LightningModule):
         p, t = predicted[answered], target[answered]
         varied = len(p) > 1 and np.ptp(p) > 0 and np.ptp(t) > 0  # a correlation needs that
         self.epoch_values = {
-            "train_loss": float(torch.stack(self._losses).mean()) if self._losses else float("nan"),
+            "train_loss": _mean(self._losses),
+            "feature_loss": _mean(self._feature_losses),
             "stop_mse": float(np.mean((p - t) ** 2)) if len(p) else float("nan"),
             "stop_mae": float(np.mean(np.abs(p - t))) if len(p) else float("nan"),
             "stop_r": float(np.corrcoef(p, t)[0, 1]) if varied else float("nan"),
         }
-        for store in (self._losses, self._predicted, self._target):
+        for store in (self._losses, self._feature_losses, self._predicted, self._target):
             store.clear()
 
     def configure_optimizers(self) -> Any:
-        """Adam or AdamW, constant or one-cycle."""
+        """Adam or AdamW, constant or one-cycle; a warm-up has a cycle of its own."""
         c = self.config
         kind = torch.optim.AdamW if c.optimiser == "adamw" else torch.optim.Adam
-        parameters = [p for p in self.model.parameters() if p.requires_grad]
+        parameters = [p for p in self.parameters() if p.requires_grad]
         optimiser = kind(parameters, lr=c.learning_rate, weight_decay=c.weight_decay, eps=c.adam_eps)
-        if c.schedule == "constant":
-            return optimiser
-        steps = -(-len(self.split.rows(self.cohort, "train")) // c.batch_size) * c.epochs
-        schedule = torch.optim.lr_scheduler.OneCycleLR(optimiser, c.learning_rate, total_steps=steps, pct_start=0.2)
+        warm_up, labelled = (self._steps_of(n) for n in (c.warm_up_epochs, c.epochs - c.warm_up_epochs))
+
+        def share(step: int) -> float:
+            if step < warm_up:
+                return one_cycle(step, warm_up) * c.warm_up_rate / c.learning_rate
+            return one_cycle(step - warm_up, labelled) if c.schedule == "one-cycle" else 1.0
+
+        schedule = torch.optim.lr_scheduler.LambdaLR(optimiser, share)
         return {"optimizer": optimiser, "lr_scheduler": {"scheduler": schedule, "interval": "step"}}
+
+    def _steps_of(self, epochs: int) -> int:
+        return -(-len(self.split.rows(self.cohort, "train")) // self.config.batch_size) * epochs
+
+
+def _mean(values: list[Tensor]) -> float:
+    return float(torch.stack(values).mean()) if values else float("nan")
 
 
 class BestAndLast(pl.Callback):
@@ -118,8 +181,8 @@ class BestAndLast(pl.Callback):
     The file is written beside itself and renamed; a run killed at any moment finds the last whole epoch.
     """
 
-    def __init__(self, path: Path, patience: int, report: Any) -> None:
-        self.path, self.patience, self.report = path, patience, report
+    def __init__(self, path: Path, patience: int, warm_up_epochs: int, report: Any) -> None:
+        self.path, self.patience, self.warm_up_epochs, self.report = path, patience, warm_up_epochs, report
         self.history: list[dict[str, float]] = []
         self.best_epoch = -1
         self.best_state: dict[str, Tensor] = {}
@@ -130,7 +193,8 @@ class BestAndLast(pl.Callback):
         if not self.history:
             return False
         last = self.history[-1]
-        diverged = not np.isfinite(last["stop_mse"]) or not np.isfinite(last["train_loss"])
+        learned = last["train_loss" if len(self.history) > self.warm_up_epochs else "feature_loss"]
+        diverged = not np.isfinite(last["stop_mse"]) or not np.isfinite(learned)
         return diverged or len(self.history) - 1 - self.best_epoch >= self.patience
 
     def on_train_start(self, trainer: pl.Trainer, module: FitModule) -> None:  # type: ignore[override]
@@ -143,7 +207,9 @@ class BestAndLast(pl.Callback):
         values = {"epoch": float(trainer.current_epoch), **module.epoch_values}
         values["learning_rate"] = float(trainer.optimizers[0].param_groups[0]["lr"])
         self.history.append(values)
-        if self.best_epoch < 0 or values["stop_mse"] < self.history[self.best_epoch]["stop_mse"]:
+        # no epoch of the warm-up is ever the best one
+        is_first = len(self.history) <= self.warm_up_epochs + 1
+        if is_first or values["stop_mse"] < self.history[self.best_epoch]["stop_mse"]:
             self.best_epoch = len(self.history) - 1
             self.best_state = {k: v.detach().cpu().clone() for k, v in module.judged.state_dict().items()}
         if self.is_over:

@@ -29,7 +29,7 @@ from nigradat.metrics.intervals import k_at_cp, sharpness_cp_curve
 from nigradat.models.weights import LoadedModel, load_model
 from nigradat.training.fit import SPLIT_NAME, fingerprints, name_hash
 from nigradat.training.split import Split
-from nigradat.uncertainty.mc_dropout import mc_samples
+from nigradat.uncertainty.mc_dropout import Draws, draw_predictions
 from nigradat.uncertainty.symmetric_mc import (
     DEFAULT_MODE,
     Fusion,
@@ -93,9 +93,9 @@ class Calibration:
                 out[side.index] = float(k_at_cp(sharpness_cp_curve(scores, 0 * ones, ones, 1.0), level))
         return out
 
-    def spread(self, samples: npt.ArrayLike, sbr_max: float) -> Spread:
-        """Centre and spread of new samples, in this calibration's mode."""
-        return symmetric_spread(samples, self.mode, sbr_max, self.fusion)
+    def spread(self, drawn: Draws, sbr_max: float) -> Spread:
+        """Centre and spread of new predictions, in this calibration's mode."""
+        return symmetric_spread(drawn.samples, self.mode, sbr_max, self.fusion, drawn.noise_sd)
 
     def promise(self, level: float, rule: Rule = "conformal") -> str:
         """What an interval at this level promises, in words."""
@@ -131,7 +131,8 @@ def calibrate(
         level: checked to be reachable with these patients; any lower level can be asked for later.
 
     Raises:
-        CalibrationError: no dropout; too few patients (95 % needs 19); a patient who trained or stopped the model.
+        CalibrationError: no dropout and no log-normal head; too few patients (95 % needs 19); a patient who trained or
+            stopped the model.
 
     Example:
         >>> nigradat.calibrate("run", "cohort").multiplier(0.9)                                 # doctest: +SKIP
@@ -147,9 +148,9 @@ def calibrate(
     if conformal_rank(max(n, 1), level) > n:
         conformal_quantile(np.zeros(max(n, 1)), level)  # raises, naming the number needed
     verify(data)
-    spread_samples = _samples(loaded, data, rows, samples, seed)
+    drawn = _draw(loaded, data, rows, samples, seed)
     fusion = _fit_fusion(loaded, data, samples, seed) if mode == "s7" else None
-    spread = symmetric_spread(spread_samples, mode, loaded.spec.sbr_max, fusion)
+    spread = symmetric_spread(drawn.samples, mode, loaded.spec.sbr_max, fusion, drawn.noise_sd)
     scores = np.sort(spread.score(data.sbr[rows]), axis=0).T
     calibration = Calibration(
         mode, samples, seed, scores, n, data.sha256, loaded.card["sha256"]["model.safetensors"], fusion
@@ -205,17 +206,16 @@ def _fit_fusion(loaded: LoadedModel, data: PackedCohort, samples: int, seed: int
     if loaded.card.get("training", {}).get("cohort_sha256") != data.sha256:
         raise CalibrationError("mode 's7' with another cohort", "the cohort of the run, whose stopping patients fit it")
     rows = Split.load(loaded.folder / SPLIT_NAME).rows(data, "stop")
-    return fit_fusion(_samples(loaded, data, rows, samples, seed), data.sbr[rows])
+    return fit_fusion(_draw(loaded, data, rows, samples, seed).samples, data.sbr[rows])
 
 
-def _samples(loaded: LoadedModel, data: PackedCohort, rows: npt.NDArray[np.int_], samples: int, seed: int) -> Array:
-    """``(T, n, 2)`` SBR, a few rows of the cohort in memory at a time."""
-    return np.concatenate(
+def _draw(loaded: LoadedModel, data: PackedCohort, rows: npt.NDArray[np.int_], samples: int, seed: int) -> Draws:
+    """A few rows of the cohort in memory at a time."""
+    return Draws.joined(
         [
-            mc_samples(loaded.model, np.stack([data.read(int(i)) for i in block]), samples=samples, seed=seed)
+            draw_predictions(loaded.model, np.stack([data.read(int(i)) for i in block]), samples=samples, seed=seed)
             for block in np.array_split(rows, -(-len(rows) // 64))
-        ],
-        axis=1,
+        ]
     )
 
 

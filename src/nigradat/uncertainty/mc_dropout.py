@@ -7,7 +7,8 @@ alone, so a patient's samples do not depend on who else is in the batch.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
 
 import numpy as np
 import numpy.typing as npt
@@ -15,15 +16,49 @@ import torch
 from torch import Tensor
 
 from nigradat.errors import CalibrationError
-from nigradat.models.dropout import SeededDropout, dropout_modules, module_seed, one_network_draw
-from nigradat.models.symmetric import PairRegressor
-from nigradat.models.vgg import VggRegressor
+from nigradat.models.dropout import dropout_modules, module_seed, one_network_draw
+from nigradat.models.head import N_OUTPUTS, expected, log_normal, log_normal_variance
+from nigradat.models.symmetric import PairRegressor, SideRegressor
+from nigradat.models.vgg import VggTower
+from nigradat.models.vgg16 import Vgg16Tower
 from nigradat.training.data import canonical_tensor
 
 CHUNK = 8  # pairs sent through the tower at once: 8 pairs of the widest published net take about 1.5 GB
+Array = npt.NDArray[np.float64]
 
 
-def predict_sbr(model: PairRegressor, patches: npt.NDArray[np.float32], chunk: int = CHUNK) -> npt.NDArray[np.float64]:
+@dataclass(frozen=True, eq=False)
+class Draws:
+    """What a model answers on n visits, SBR, right first; NaN for a side that it does not answer for.
+
+    Attributes:
+        point: ``(n, 2)``, the deterministic prediction.
+        samples: ``(T, n, 2)``, the predictions of T thinned networks; T equal ones of a model without dropout.
+        noise_sd: ``(n, 2)``, SD of a label about its prediction as the model itself states it, root mean square over
+            the thinned networks; None where it states none (no log-normal head).
+    """
+
+    point: Array
+    samples: Array
+    noise_sd: Array | None = None
+
+    @classmethod
+    def joined(cls, parts: Sequence[Draws]) -> Draws:
+        """Those of several batches of visits as those of all."""
+        noise = [part.noise_sd for part in parts if part.noise_sd is not None]
+        return cls(
+            np.concatenate([part.point for part in parts]),
+            np.concatenate([part.samples for part in parts], axis=1),
+            np.concatenate(noise) if noise else None,
+        )
+
+
+def has_spread(model: PairRegressor) -> bool:
+    """Whether the model has an uncertainty at all: dropout to be sampled, or a noise SD of its own."""
+    return bool(dropout_modules(model)) or model.spec.output == "log-normal"
+
+
+def predict_sbr(model: PairRegressor, patches: npt.NDArray[np.float32], chunk: int = CHUNK) -> Array:
     """The deterministic prediction (no dropout).
 
     Args:
@@ -46,7 +81,7 @@ def mc_samples(
     samples: int = 100,
     seed: int = 0,
     chunk: int = CHUNK,
-) -> npt.NDArray[np.float64]:
+) -> Array:
     """Predictions of ``samples`` thinned networks, ``(T, n, 2)`` SBR; see :func:`predict_with_samples`."""
     return predict_with_samples(model, patches, samples=samples, seed=seed, chunk=chunk)[1]
 
@@ -58,18 +93,14 @@ def predict_with_samples(
     samples: int = 100,
     seed: int = 0,
     chunk: int = CHUNK,
-) -> tuple[npt.NDArray[np.float64], npt.NDArray[np.float64]]:
-    """The deterministic prediction and those of ``samples`` thinned networks, with the tower run once for both.
+) -> tuple[Array, Array]:
+    """The deterministic prediction and those of ``samples`` thinned networks.
 
-    With dropout before the head only, the tower runs once and all samples are one matrix product. Otherwise the layers
-    before the first dropout run once per patch and the others once per sample.
+    A log-normal head's own noise is not in them: where a spread is to be made of them, take :func:`draw_predictions`.
 
     Args:
-        model: must have dropout; it is left in the mode it came in, also after an error.
-        patches: native, ``(n, 2, 50, 50, 20)``; not changed.
-        samples: T.
-        seed: of the draws.
-        chunk: pairs at once; the samples are the same for any value (to rounding).
+        model: must have dropout.
+        patches, samples, seed, chunk: see :func:`draw_predictions`.
 
     Returns:
         ``(n, 2)`` and ``(T, n, 2)`` SBR, right first; NaN for a side that the model does not answer for.
@@ -77,28 +108,71 @@ def predict_with_samples(
     Raises:
         CalibrationError: the model has no dropout, or none of it acted.
     """
-    modules = dropout_modules(model)
-    if not modules:
-        raise CalibrationError(
-            "the model has no dropout",
-            "dropout before the head or in the blocks",
-            "Train with --dropout head or blocks",
-        )
+    if not dropout_modules(model):
+        raise _no_dropout()
+    drawn = draw_predictions(model, patches, samples=samples, seed=seed, chunk=chunk)
+    return drawn.point, drawn.samples
+
+
+def draw_predictions(
+    model: PairRegressor,
+    patches: npt.NDArray[np.float32],
+    *,
+    samples: int = 100,
+    seed: int = 0,
+    chunk: int = CHUNK,
+) -> Draws:
+    """All that a spread is made of, with the tower run once where it can be.
+
+    With dropout before the head only, the tower runs once and all samples are one matrix product. Otherwise the layers
+    before the first dropout run once per patch and the others once per sample.
+
+    Args:
+        model: with dropout or a log-normal head; it is left in the mode it came in, also after an error.
+        patches: native, ``(n, 2, 50, 50, 20)``; not changed.
+        samples: T.
+        seed: of the draws.
+        chunk: pairs at once; the samples are the same for any value (to rounding).
+
+    Raises:
+        CalibrationError: the model has no spread (see :func:`has_spread`), or none of its dropout acted.
+    """
+    if not has_spread(model):
+        raise _no_dropout()
     if samples < 2:
         raise CalibrationError(f"{samples} Monte-Carlo samples", "at least 2 (100 is usual)")
-    inside = any(m is not net.dropout for net in _nets(model) for m in dropout_modules(net))
-    draw = _draws_of_network if inside else _draws_of_head
-    points, out = [], []
     with _evaluating(model) as device:
-        for x in _chunks(patches, chunk):
-            point, draws = draw(model, x.to(device), samples, seed)
-            points.append(point.double().cpu())
-            out.append(draws.double().cpu())
-    values = torch.cat(out, dim=1).numpy() * model.spec.sbr_max
+        drawn = Draws.joined(
+            [_in_sbr(model, *_draw(model, x.to(device), samples, seed)) for x in _chunks(patches, chunk)]
+        )
     answered = [side.index for side in model.sides]
-    if not (np.ptp(values[:, :, answered], axis=0) > 0).any():
+    if dropout_modules(model) and not (np.ptp(drawn.samples[:, :, answered], axis=0) > 0).any():
         raise CalibrationError("dropout did not change a single prediction", "samples that differ", "Check the weights")
-    return torch.cat(points).numpy() * model.spec.sbr_max, values
+    return drawn
+
+
+def _no_dropout() -> CalibrationError:
+    return CalibrationError(
+        "the model has no dropout", "dropout before the head or in the blocks", "Train with --dropout head or blocks"
+    )
+
+
+def _draw(model: PairRegressor, x: Tensor, samples: int, seed: int) -> tuple[Tensor, Tensor]:
+    """Outputs ``(n, 2, k)`` of the whole network and ``(T, n, 2, k)`` of thinned ones; NaN where no net answers."""
+    if not dropout_modules(model):
+        outputs = model.outputs(model.features(x))
+        return outputs, outputs.expand(samples, *outputs.shape)
+    inside = any(m is not net.dropout for net in _nets(model) for m in dropout_modules(net))
+    return (_draws_of_network if inside else _draws_of_head)(model, x, samples, seed)
+
+
+def _in_sbr(model: PairRegressor, point: Tensor, draws: Tensor) -> Draws:
+    output, scale = model.spec.output, model.spec.sbr_max
+    noise = None
+    if output == "log-normal":
+        noise = log_normal_variance(*log_normal(draws.cpu().double())).mean(dim=0).sqrt().numpy() * scale
+    mean, sampled = (expected(raw, output).cpu().double().numpy() * scale for raw in (point, draws))
+    return Draws(mean, sampled, noise)
 
 
 def draw_seeds(seed: int, samples: int) -> list[int]:
@@ -109,16 +183,17 @@ def draw_seeds(seed: int, samples: int) -> list[int]:
 
 def _draws_of_head(model: PairRegressor, x: Tensor, samples: int, seed: int) -> tuple[Tensor, Tensor]:
     features = model.features(x)
-    out = x.new_full((samples, len(x), 2), torch.nan)
-    weights = {net: net.head.weight * _head_masks(model, net, samples, seed).to(x) for net in _nets(model)}
+    out = x.new_full((samples, len(x), 2, N_OUTPUTS[model.spec.output]), torch.nan)
+    masks = {net: _head_masks(model, net, samples, seed).to(x) for net in _nets(model)}
     for side in model.sides:
         net = model.net(side)
         assert net is not None
-        out[:, :, side.index] = (features[:, side.index] @ weights[net].T + net.head.bias).T
-    return model.heads(features), out
+        for k, (weight, bias) in enumerate(zip(net.head.weight, net.head.bias, strict=True)):
+            out[:, :, side.index, k] = (features[:, side.index] @ (weight * masks[net]).T + bias).T
+    return model.outputs(features), out
 
 
-def _head_masks(model: PairRegressor, net: VggRegressor, samples: int, seed: int) -> Tensor:
+def _head_masks(model: PairRegressor, net: SideRegressor, samples: int, seed: int) -> Tensor:
     """``(T, n_features)``: the masks that the net would meet inside ``one_network_draw``, without running it."""
     i = dropout_modules(model).index(net.dropout)
     uniform, generator = torch.empty((samples, net.tower.n_features)), torch.Generator()
@@ -129,42 +204,38 @@ def _head_masks(model: PairRegressor, net: VggRegressor, samples: int, seed: int
 
 
 def _draws_of_network(model: PairRegressor, x: Tensor, samples: int, seed: int) -> tuple[Tensor, Tensor]:
+    x = model.as_seen(x)
     stems = [(side, net, _stem(net, x[:, side.index])) for side in model.sides if (net := model.net(side)) is not None]
-    point = x.new_full((len(x), 2), torch.nan)
+    point = x.new_full((len(x), 2, N_OUTPUTS[model.spec.output]), torch.nan)
     for side, net, stem in stems:
         point[:, side.index] = _rest(net, stem)
-    out = x.new_full((samples, len(x), 2), torch.nan)
+    out = x.new_full((samples, *point.shape), torch.nan)
     for t, draw in enumerate(draw_seeds(seed, samples)):
         with one_network_draw(model, draw):
             if "both" in model.nets:  # both sides in one batch: one mask for the two
                 net = stems[0][1]
-                out[t] = _rest(net, torch.cat([stem for _, _, stem in stems])).view(2, len(x)).T
+                both = _rest(net, torch.cat([stem for _, _, stem in stems]))
+                out[t] = both.view(2, len(x), -1).transpose(0, 1)
             else:
                 for side, net, stem in stems:
                     out[t, :, side.index] = _rest(net, stem)
     return point, out
 
 
-def _stem(net: torch.nn.Module, x: Tensor) -> Tensor:
+def _stem(net: SideRegressor, x: Tensor) -> Tensor:
     """What comes before the first dropout: the first block's convolutions and pooling, most of the tower's cost."""
-    x = net.preprocess(x).contiguous(memory_format=torch.channels_last_3d)  # type: ignore[operator]
-    for layer in net.tower.blocks[0]:  # type: ignore[index, union-attr]
-        if not isinstance(layer, SeededDropout):
-            x = layer(x)
-    return x
+    assert isinstance(net.tower, VggTower | Vgg16Tower)  # no other tower has dropout inside
+    return net.tower.stem(net.preprocess(x))
 
 
-def _rest(net: torch.nn.Module, stem: Tensor) -> Tensor:
-    blocks = net.tower.blocks  # type: ignore[union-attr]
-    x = blocks[0].dropout(stem)  # type: ignore[index, union-attr]
-    for block in blocks[1:]:  # type: ignore[index]
-        x = block(x)
-    out: Tensor = net.head(net.dropout(torch.flatten(x, 1)))  # type: ignore[operator]
-    return out.squeeze(1)
+def _rest(net: SideRegressor, stem: Tensor) -> Tensor:
+    assert isinstance(net.tower, VggTower | Vgg16Tower)
+    out: Tensor = net.head(net.dropout(net.tower.rest(stem)))
+    return out
 
 
-def _nets(model: PairRegressor) -> list[VggRegressor]:
-    return [net for net in model.nets.values() if isinstance(net, VggRegressor)]
+def _nets(model: PairRegressor) -> list[SideRegressor]:
+    return [net for net in model.nets.values() if isinstance(net, SideRegressor)]
 
 
 def _chunks(patches: npt.NDArray[np.float32], chunk: int) -> Iterator[Tensor]:

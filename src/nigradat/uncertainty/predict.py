@@ -13,11 +13,10 @@ from nigradat.anatomy import Side
 from nigradat.io.inputs import read_inputs
 from nigradat.io.nifti import AffineChoice
 from nigradat.metrics.cases import check_level
-from nigradat.models.dropout import dropout_modules
 from nigradat.models.weights import WEIGHTS_NAME, LoadedModel, load_model
 from nigradat.pair import Flag, NigralPair, PatientPrediction, SidePrediction
 from nigradat.uncertainty.calibration import Calibration, Rule, load_calibration
-from nigradat.uncertainty.mc_dropout import CHUNK, predict_sbr, predict_with_samples
+from nigradat.uncertainty.mc_dropout import CHUNK, draw_predictions, has_spread, predict_sbr
 from nigradat.uncertainty.symmetric_mc import DEFAULT_MODE, symmetric_spread
 
 Source = NigralPair | str | os.PathLike[str]
@@ -35,13 +34,14 @@ def predict_pairs(
 ) -> list[PatientPrediction]:
     """Predict a batch of pairs.
 
-    The point prediction is the network's own, without dropout. The interval is centred on the Monte-Carlo mean.
+    The point prediction is the network's own, without dropout. The interval is centred on the Monte-Carlo mean. A model
+    with a log-normal head has a spread, and so an interval, also without dropout.
 
     Args:
         loaded: model folder as loaded.
         pairs: not changed.
         level, rule: of the interval; see :mod:`nigradat.uncertainty.calibration`.
-        samples, seed: Monte-Carlo draws for the spread of a model that has dropout but no calibration; a calibrated
+        samples, seed: Monte-Carlo draws for the spread of a model that was not calibrated; a calibrated
             model uses those it was calibrated with.
         chunk: pairs at once.
 
@@ -54,21 +54,20 @@ def predict_pairs(
         return []
     patches = np.stack([pair.patches for pair in pairs])
     calibration = load_calibration(loaded)
-    has_dropout = bool(dropout_modules(loaded.model))
-    if has_dropout:
+    drawn = None
+    if has_spread(loaded.model):
         count, draw_from = (samples, seed) if calibration is None else (calibration.samples, calibration.seed)
-        sbr, draws = predict_with_samples(loaded.model, patches, samples=count, seed=draw_from, chunk=chunk)
-    else:
-        sbr = predict_sbr(loaded.model, patches, chunk)
+        drawn = draw_predictions(loaded.model, patches, samples=count, seed=draw_from, chunk=chunk)
+    sbr = predict_sbr(loaded.model, patches, chunk) if drawn is None else drawn.point
     sd = low = high = np.full_like(sbr, np.nan)
-    if has_dropout and calibration is not None:
-        spread = calibration.spread(draws, loaded.spec.sbr_max)
+    if drawn is not None and calibration is not None:
+        spread = calibration.spread(drawn, loaded.spec.sbr_max)
         sd = spread.spread
         low, high = spread.interval(calibration.multiplier(level, rule))
-    elif has_dropout:
-        both = len(loaded.model.sides) == 2
-        sd = symmetric_spread(draws, DEFAULT_MODE if both else "mc", loaded.spec.sbr_max).spread
-    flags = model_flags(loaded, calibration, has_dropout)
+    elif drawn is not None:
+        mode = DEFAULT_MODE if len(loaded.model.sides) == 2 else "mc"
+        sd = symmetric_spread(drawn.samples, mode, loaded.spec.sbr_max, noise_sd=drawn.noise_sd).spread
+    flags = model_flags(loaded, calibration)
 
     def side_of(i: int, side: Side) -> SidePrediction | None:
         j = side.index
@@ -95,7 +94,7 @@ def predict_pairs(
     ]
 
 
-def model_flags(loaded: LoadedModel, calibration: Calibration | None, has_dropout: bool) -> tuple[Flag, ...]:
+def model_flags(loaded: LoadedModel, calibration: Calibration | None) -> tuple[Flag, ...]:
     """What must be known about the model before its numbers are read."""
     flags = []
     if loaded.is_phantom_trained:
@@ -105,7 +104,7 @@ def model_flags(loaded: LoadedModel, calibration: Calibration | None, has_dropou
     for side in Side:
         if loaded.model.net(side) is None:
             flags.append(Flag("no-answer", f"The model does not answer for the {side.value} side.", side))
-    if not has_dropout:
+    if not has_spread(loaded.model):
         flags.append(Flag("no-interval", "The model has no dropout, so it has no spread and no interval."))
     elif calibration is None:
         flags.append(

@@ -18,6 +18,10 @@ s5        plain interval of s cut with that of o widened by eps; their hull wher
 s6        mu_s; max(sigma_R, sigma_L)^2
 s7        a + b mu_s + c mu_o; s0^2 + (s1 c_s)^2, fitted on the stopping patients (extension, not the paper)
 ========  ==============================================================================================
+
+A model with a noise of its own (log-normal head, an extension) adds it by the law of total variance: wherever a
+variance sigma^2 over the samples stands above, sigma^2 + noise^2 of that side stands for it; in s3, whose weights are
+those of draws, after the weighing. s7 is fitted to whole errors, so the noise is in it already.
 """
 
 from __future__ import annotations
@@ -109,7 +113,11 @@ def _ratio(distance: Array, spread: Array) -> Array:
 
 
 def symmetric_spread(
-    samples: npt.ArrayLike, mode: SymmetricMode = DEFAULT_MODE, sbr_max: float = 6.84, fusion: Fusion | None = None
+    samples: npt.ArrayLike,
+    mode: SymmetricMode = DEFAULT_MODE,
+    sbr_max: float = 6.84,
+    fusion: Fusion | None = None,
+    noise_sd: npt.ArrayLike | None = None,
 ) -> Spread:
     """Centre and spread of both sides from Monte-Carlo samples.
 
@@ -118,6 +126,7 @@ def symmetric_spread(
         mode: a row of the module's table.
         sbr_max: the model's scale; eps and h are in its units.
         fusion: needed for ``s7``, see :func:`fit_fusion`.
+        noise_sd: ``(n, 2)`` SBR, what the model itself says about the noise of a label; None for a model that does not.
 
     Raises:
         ConfigError: unknown mode, or one that needs both sides where the model answers for one.
@@ -137,7 +146,10 @@ def symmetric_spread(
     one_sided = bool(np.isnan(s).all(axis=(0, 1)).any())
     if one_sided and mode != "mc":
         raise ConfigError(f"mode '{mode}' needs both sides, this model answers for one", "--symmetric-mode mc")
-    mu, var = s.mean(axis=0), s.var(axis=0, ddof=1)
+    noise = np.zeros(s.shape[1:]) if noise_sd is None else np.square(np.asarray(noise_sd, dtype=np.float64))
+    if noise.shape != s.shape[1:]:
+        raise ConfigError(f"noise of shape {noise.shape}", f"{s.shape[1:]}, one number a visit and side")
+    mu, var = s.mean(axis=0), s.var(axis=0, ddof=1) + noise
     other = mu[:, ::-1]
     eps = _EPS * sbr_max
     disagreement = ((mu - other) ** 2).mean(axis=1, keepdims=True)
@@ -159,7 +171,7 @@ def symmetric_spread(
         centre = (w * s).sum(axis=0)
         # reliability weights: the unbiased form, equal to ddof=1 for equal weights
         free = np.maximum(1 - (w**2).sum(axis=0), 1e-9)
-        return Spread(centre, np.sqrt((w * (s - centre) ** 2).sum(axis=0) / free))
+        return Spread(centre, np.sqrt((w * (s - centre) ** 2).sum(axis=0) / free + noise))
     if mode == "s4":
         return Spread(mu, np.sqrt(var + _DISAGREEMENT * np.maximum(0.0, disagreement - eps**2)))
     if mode == "s5":
