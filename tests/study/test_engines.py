@@ -178,6 +178,7 @@ def test_ray_loses_nothing_and_does_nothing_twice_when_a_worker_is_killed(log, m
     monkeypatch.setenv("RAY_agent_register_timeout_ms", "120000")
     monkeypatch.setenv("PYTHONPATH", os.pathsep.join(filter(None, sys.path)))
     ray = pytest.importorskip("ray", reason="Ray is not installed (extra 'ray')")
+    on_sigterm = signal.getsignal(signal.SIGTERM)  # Ray puts its own in its place
     ray.init(
         num_cpus=2,
         include_dashboard=False,
@@ -201,3 +202,4 @@ def test_ray_loses_nothing_and_does_nothing_twice_when_a_worker_is_killed(log, m
         assert ray.is_initialized()  # a cluster that was there before is left running
     finally:
         ray.shutdown()
+        signal.signal(signal.SIGTERM, on_sigterm)

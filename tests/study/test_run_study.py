@@ -273,10 +273,11 @@ def test_fresh_patients_are_drawn_for_every_split_and_tested(cohort, here, tmp_p
 # -- Killed -------------------------------------------------------------------------------------------------------
 
 
-def wait_for(what: Callable[[], Any]) -> Any:
-    while not (found := what()):
-        time.sleep(0.02)
-    return found
+def is_running(pid: int) -> bool:
+    try:
+        return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] != "Z"
+    except OSError:
+        return False
 
 
 @pytest.mark.skipif(not Path("/proc/self/stat").exists(), reason="processes are looked up in /proc")
@@ -292,19 +293,29 @@ def test_a_study_whose_worker_and_then_itself_is_killed_goes_on_as_if_nothing_ha
         locks = [p.name for p in (out / "locks").glob("*vgg-left*")] if (out / "locks").is_dir() else []
         return next((pid for name in locks if (pid := int(name.split("@")[2])) not in killed), 0)
 
+    def wait_for(what: Callable[[], Any]) -> Any:
+        while not (found := what()):
+            assert parent.poll() is None, (tmp_path / "said").read_text()  # it ended before its time
+            time.sleep(0.02)
+        return found
+
     killed: list[int] = []
     script = [sys.executable, str(Path(__file__).with_name("killed_study.py")), str(cohort.folder), str(out)]
     environment = {**os.environ, "OMP_NUM_THREADS": "1", "PYTHONPATH": os.pathsep.join(filter(None, sys.path))}
-    parent = subprocess.Popen(script, env=environment, stderr=subprocess.DEVNULL)
-    wait_for(lambda: epochs() >= 1)
-    killed.append(worker())
-    os.kill(killed[0], signal.SIGKILL)
-    there = epochs()
-    second = wait_for(worker)  # another worker has taken the fit over
-    wait_for(lambda: epochs() > there)
-    parent.kill()
-    parent.wait()
-    wait_for(lambda: not Path(f"/proc/{second}").exists() or "Z" in Path(f"/proc/{second}/stat").read_text().split())
+    with (tmp_path / "said").open("w") as said:
+        parent = subprocess.Popen(script, env=environment, stderr=said)
+    try:
+        wait_for(lambda: epochs() >= 1)
+        killed.append(wait_for(worker))
+        os.kill(killed[0], signal.SIGKILL)
+        there = epochs()
+        second = wait_for(worker)  # another worker has taken the fit over
+        wait_for(lambda: epochs() > there)
+    finally:
+        parent.kill()
+        parent.wait()
+    while is_running(second):  # its workers end with it
+        time.sleep(0.02)
     assert not (log.parent / "fit.json").exists()
 
     assert "vgg-left" in [r.method for r in run(cohort, out, **STUDY)]

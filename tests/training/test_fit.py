@@ -112,6 +112,9 @@ def test_it_learns(make_cohort, tmp_path: Path) -> None:  # type: ignore[no-unty
             "average_decay": 0.0,
             "head_dropout": 0.0,
             "symmetry_weight": 0,
+            "warm_up": 0.0,  # nothing to be named in a block
+            "feature_weight": 0.0,
+            "unit_activations": False,
             "augmentation": still,
         }
     )
@@ -250,7 +253,7 @@ def test_threads_are_set(small_cohort: PackedCohort, tmp_path: Path) -> None:
 @pytest.mark.parametrize("model", ["sym-vgg", "vgg-small"])
 def test_the_output_layer_may_start_at_the_mean(model: str, small_cohort: PackedCohort, tmp_path: Path) -> None:
     """At a learning rate of nothing, what is predicted lies about the training patients' mean, or about 0."""
-    standing = {"model": model, "epochs": 1, "learning_rate": 1e-12, "weight_decay": 0}
+    standing = {"model": model, "epochs": 1, "learning_rate": 1e-12, "weight_decay": 0, "unit_activations": False}
     heads = {}
     for start in (True, False):
         run = train(small_cohort, tmp_path / f"run-{start}", tiny(**standing, start_at_mean=start))
@@ -264,8 +267,8 @@ def test_the_output_layer_may_start_at_the_mean(model: str, small_cohort: Packed
 
 def test_the_running_average_is_what_is_kept(small_cohort: PackedCohort, tmp_path: Path) -> None:
     """After one step: keep * start + (1 - keep) * now, with keep = min(decay, (1 + t) / (10 + t))."""
-    plain = tiny(epochs=1, batch_size=16, schedule="constant", average_decay=0.0)  # one step
-    averaged = tiny(epochs=1, batch_size=16, schedule="constant", average_decay=0.9)
+    one_step = {"epochs": 1, "batch_size": 16, "schedule": "constant", "unit_activations": False}
+    plain, averaged = (tiny(**one_step, average_decay=decay) for decay in (0.0, 0.9))
     start = build(plain.spec, plain.seed)
     now, mean = (state(train(small_cohort, tmp_path / f"{c.average_decay}", c)) for c in (plain, averaged))
     keep = 2 / 11

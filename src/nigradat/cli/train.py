@@ -21,7 +21,9 @@ def run(
     config: Annotated[
         Path | None, typer.Option("--config", help="TOML file; its keys are those of config.json.")
     ] = None,
-    model: Annotated[str | None, typer.Option("--model", help="vgg-small, sym-vgg or sym-vgg-plus.")] = None,
+    model: Annotated[
+        str | None, typer.Option("--model", help="sym-vgg-plus, vgg-small, resnet18, ...; a wrong name lists them all.")
+    ] = None,
     widths: Annotated[
         str | None, typer.Option("--widths", help="Channels of the four blocks, for example 16,32,64,128.")
     ] = None,

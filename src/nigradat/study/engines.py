@@ -12,6 +12,7 @@ import json
 import os
 import queue
 import random
+import signal
 import subprocess
 import sys
 import tempfile
@@ -355,6 +356,7 @@ class _RayEngine:
     def __init__(self, tasks: int, workers: int | None, address: str | None, device: str) -> None:
         ray = _ray()
         self._ray, self._ours = ray, not ray.is_initialized()
+        self._on_sigterm = signal.getsignal(signal.SIGTERM)  # Ray puts its own in its place
         quiet: dict[str, Any] = {"log_to_driver": False, "configure_logging": False, "include_dashboard": False}
         if address is None:
             slots, self.threads = _share(tasks, workers, cores(), _gpus(device))
@@ -401,3 +403,5 @@ class _RayEngine:
             self._ray.cancel(reference, force=True)
         if self._ours:
             self._ray.shutdown()
+            if threading.current_thread() is threading.main_thread():
+                signal.signal(signal.SIGTERM, self._on_sigterm)

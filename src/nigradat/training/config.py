@@ -75,11 +75,11 @@ class TrainConfig:
     symmetry_weight: NotNegative | None = None
     symmetry_eps: NotNegative = PAPER_EPS
     optimiser: Literal["adamw", "adam"] = "adamw"
-    learning_rate: Positive = 1e-4
+    learning_rate: Positive = 1.2e-4
     weight_decay: NotNegative = 0.3
     schedule: Literal["one-cycle", "constant"] = "one-cycle"
-    epochs: Count = 36
-    patience: Count = 36
+    epochs: Count = 40
+    patience: Count = 40
     batch_size: Count = 4
     gradient_clip: NotNegative = 1.0
     adam_eps: Positive = 1e-8
@@ -88,7 +88,7 @@ class TrainConfig:
     unit_activations: bool = True
     warm_up: Rate = 0.3
     warm_up_rate: Positive = 3e-4
-    feature_weight: NotNegative = 0.2
+    feature_weight: NotNegative = 0.3
     augmentation: AugmentationConfig = field(default_factory=AugmentationConfig)
     seed: Annotated[int, Field(ge=0, lt=2**31)] = 1
 

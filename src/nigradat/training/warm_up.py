@@ -23,6 +23,7 @@ from nigradat.models.head import start_values
 from nigradat.models.symmetric import PairRegressor, SideRegressor
 
 N_FEATURES: Final = len(FEATURE_NAMES)
+_START_SD: Final = 0.25  # of predictions before the first label, in SDs of the labels
 _NORMALISATIONS = (nn.BatchNorm3d, nn.LayerNorm)
 
 
@@ -62,8 +63,8 @@ def start_heads(model: PairRegressor, x: Tensor | None, labels: np.ndarray, at_m
 
     Args:
         model: its tower as it is when the labels begin; changed in place.
-        x: training patches in canonical view, ``(B, 2, 1, 50, 50, 20)``, on which the predictions are to have the
-            labels' SD; None leaves the weights as they are.
+        x: training patches in canonical view, ``(B, 2, 1, 50, 50, 20)``, on which the predictions are to have a quarter
+            of the labels' SD: what random weights say is nothing but noise; None leaves the weights as they are.
         labels: of the training visits, ``(n, 2)`` in units of SBR / sbr_max.
         at_mean: begin at their mean, and not at 0.
     """
@@ -73,7 +74,7 @@ def start_heads(model: PairRegressor, x: Tensor | None, labels: np.ndarray, at_m
             net.head.bias.data.copy_(torch.tensor(start_values(torch.from_numpy(own), model.spec.output)))
         if x is None:
             continue
-        wanted = float((np.log(own) if model.spec.output == "log-normal" else own).std())
+        wanted = _START_SD * float((np.log(own) if model.spec.output == "log-normal" else own).std())
         with torch.no_grad():
             # the first output is the prediction itself, a second one its SD
             answer = _features(model, net, x, columns) @ net.head.weight[0]
