@@ -106,6 +106,7 @@ CASES: dict[str, tuple[list[str], dict[str, Any]]] = {
             "--fresh": "50",
             "--level": "0.8",
             "--threshold": "1.9",
+            "--disease": "MSA",
             "--sbr-max": "9",
             "--epochs": "3",
             "--engine": "ray",

@@ -60,6 +60,13 @@ def run(
         float | None,
         typer.Option("--threshold", min=0, help="SBR below which uptake is low; default 2.56 on phantoms, else none."),
     ] = None,
+    disease: Annotated[
+        str | None,
+        typer.Option(
+            "--disease",
+            help="Comma-separated diagnoses that readings are held against; default PD where anybody has it.",
+        ),
+    ] = None,
     sbr_max: Annotated[
         float | None, typer.Option("--sbr-max", help="SBR that the networks' output 1 stands for (6.84 in the paper).")
     ] = None,
@@ -94,13 +101,14 @@ def run(
             cohort,
             out,
             scale=scale,
-            methods=tuple(name.strip() for name in methods.split(",")) if methods else (),
+            methods=_names(methods) if methods else (),
             design=design,
             splits=splits,
             seeds=seeds,
             fresh=fresh,
             level=level,
             threshold=threshold,
+            disease=_names(disease) if disease else None,
             changes={name: value for name, value in changes.items() if value is not None},
             engine=engine,
             address=address,
@@ -121,6 +129,10 @@ def run(
         return
     _print(comparison, plan["cohort"]["kind"] == "phantom")
     print(f"Report: {page.resolve()}")
+
+
+def _names(text: str) -> tuple[str, ...]:
+    return tuple(name.strip() for name in text.split(","))
 
 
 def _print(comparison: Comparison, on_phantom: bool) -> None:

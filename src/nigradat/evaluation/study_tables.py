@@ -19,6 +19,7 @@ from nigradat.evaluation.predictions import FitRecord
 from nigradat.evaluation.table import MINUS, Cell, Column, Row, Table
 from nigradat.evaluation.tables import SIDES, published_accuracy_table, published_uncertainty_table
 from nigradat.metrics import Estimate, PerSide
+from nigradat.metrics.binary import BinaryAgreement, wilson
 from nigradat.models.registry import get_method
 
 LATE_SHARE: Final = 0.9  # of a fit's epochs
@@ -75,13 +76,49 @@ class TimingRow(Protocol):
         """Where it was measured."""
 
 
+class ReadingRow(Protocol):
+    """What the table of readings needs of an approach on one split, one side and against one reference."""
+
+    @property
+    def split(self) -> str:
+        """Its name; those of ``fold-...`` and ``draw-...`` share no test patients."""
+
+    @property
+    def title(self) -> str:
+        """The approach, as a table prints it."""
+
+    @property
+    def reference(self) -> str:
+        """In words, what counts as positive."""
+
+    @property
+    def side(self) -> str:
+        """``right`` or ``left``."""
+
+    @property
+    def counts(self) -> BinaryAgreement:
+        """Of the visits that were read."""
+
+    @property
+    def unsure(self) -> int:
+        """Visits left out because the reader was."""
+
+    @property
+    def unread(self) -> int:
+        """Visits left out because nobody read them."""
+
+
 def mode_title(mode: str) -> str:
     """How a mode of spread is printed."""
     return _MODE_TITLES.get(mode, f"Symmetric MC ({mode})")
 
 
 def study_tables(
-    comparison: Comparison, records: Sequence[FitRecord], timing: Sequence[TimingRow] = (), label: str = ""
+    comparison: Comparison,
+    records: Sequence[FitRecord],
+    timing: Sequence[TimingRow] = (),
+    label: str = "",
+    readings: Sequence[ReadingRow] = (),
 ) -> tuple[Table, ...]:
     """All tables of a study that have rows, in the order of a report.
 
@@ -90,6 +127,7 @@ def study_tables(
         records: every fit, failed ones included.
         timing: one row a method.
         label: what the data are; empty for patients.
+        readings: of every split.
     """
     makers: Sequence[Callable[[Comparison, str], Table]] = (
         accuracy_table,
@@ -113,6 +151,7 @@ def study_tables(
     )
     made = [make(comparison, label) for make in makers]
     made += [
+        reading_table(readings, comparison.settings.confidence, label),
         time_table(timing, label),
         fit_table(comparison, records, label),
         split_table(comparison, records, label),
@@ -665,6 +704,75 @@ def previous_table(comparison: Comparison, label: str = "") -> Table:
         (f"Data size: tested patients. Agreement on low uptake as (accuracy, sensitivity, specificity); {note}.",),
         label,
     )
+
+
+def reading_table(readings: Sequence[ReadingRow], confidence: float = 0.95, label: str = "") -> Table:
+    """How readings of the hyperintensity (an observer's, the automatic index's) agree with SBR and diagnosis.
+
+    Args:
+        readings: of every split.
+        confidence: of Wilson's intervals.
+        label: what the data are; empty for patients.
+    """
+    groups: dict[tuple[str, str, str], list[ReadingRow]] = {}
+    for reading in readings:
+        groups.setdefault((reading.title, reading.reference, reading.side), []).append(reading)
+    splits = {reading.split for reading in readings}
+    apart = len(splits) < 2 or all(name.startswith(("fold-", "draw-")) for name in splits)
+    rows = tuple(
+        Row(
+            title,
+            (Cell(reference), Cell(side), Cell(len(group), digits=0), *_reading_cells(group, apart, confidence)),
+            "baseline",
+        )
+        for (title, reference, side), group in groups.items()
+    )
+    summed = (
+        f"In brackets Wilson's {100 * confidence:g} % intervals over visits; several visits of a patient would make "
+        "them too narrow. Where there are several splits, they share no test patients and their counts are summed."
+    )
+    averaged = (
+        "The splits share test patients: all numbers are means over them, without intervals (a share over the splits "
+        "where it is defined)."
+    )
+    return Table(
+        "readings",
+        "Nigral hyperintensity, as it was read",
+        "Approach",
+        (
+            *(Column(name) for name in ("Reference", "Side", "Splits", "n")),
+            *(Column(name, "Agreement") for name in ("acc", "sens", "spec")),
+            *(Column(name, "Left out") for name in ("unsure", "unread")),
+        ),
+        rows,
+        (
+            "Tested visits. An absent hyperintensity is the positive finding; every other diagnosis than the disease "
+            "counts as a control's, and splits without a tested patient of the disease are left out there. The other "
+            "tables judge these approaches by the SBR that is predicted from reading or index, this one by the reading.",
+            summed if apart else averaged,
+            "Agreement with one reference is not comparable with agreement with the other; the paper's row of the "
+            "observer must be agreement with the diagnosis.",
+        ),
+        label,
+    )
+
+
+def _reading_cells(group: Sequence[ReadingRow], apart: bool, confidence: float) -> Iterator[Cell]:
+    """Cases; accuracy, sensitivity, specificity; unsure, unread. Summed where nobody is tested in two splits."""
+    tables = [reading.counts for reading in group]
+    left_out = [[getattr(reading, name) for reading in group] for name in ("unsure", "unread")]
+    if apart:
+        tp, fp, tn, fn = (sum(getattr(table, name) for table in tables) for name in ("tp", "fp", "tn", "fn"))
+        yield Cell(tp + fp + tn + fn, digits=0)
+        for k, n in ((tp + tn, tp + fp + tn + fn), (tp, tp + fn), (tn, tn + fp)):
+            yield Cell(k / n, *wilson(k, n, confidence)) if n else Cell()
+        yield from (Cell(sum(numbers), digits=0) for numbers in left_out)
+        return
+    yield Cell(float(np.mean([table.n for table in tables])), digits=1)
+    for name in ("accuracy", "sensitivity", "specificity"):
+        shares = [share for table in tables if math.isfinite(share := getattr(table, name))]
+        yield Cell(float(np.mean(shares))) if shares else Cell()
+    yield from (Cell(float(np.mean(numbers)), digits=1) for numbers in left_out)
 
 
 def published_agreement_table() -> Table:

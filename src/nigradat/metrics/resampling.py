@@ -203,7 +203,8 @@ def _interval(value: float, boot: Array, jackknife: Array, level: float, n: int)
 def _bca_tails(value: float, boot: Array, jackknife: Array, tails: Array) -> Array | None:
     """The percentiles that BCa reads off instead of the nominal ``tails``; None where they are not defined."""
     below = (np.mean(boot < value) + np.mean(boot <= value)) / 2  # ties count half
-    deviation = jackknife.mean() - jackknife
+    with np.errstate(invalid="ignore"):  # a statistic without a finite value for some left-out patient
+        deviation = jackknife.mean() - jackknife
     square = np.sum(deviation**2)
     # deviations that are nothing but rounding have no skewness to speak of
     rounding = jackknife.size * (np.finfo(float).eps * np.abs(jackknife).max()) ** 2

@@ -168,6 +168,7 @@ REFERENCES: Final[Mapping[str, str]] = {
     PAPER: "Abdullah Al W, Yun ID, Bae YJ. Symmetric 3D convolutional network with uncertainty estimation for "
     "MRI-based striatal DaT-uptake assessment in Parkinson's disease. Applied Sciences 2025, 15(20), 10977. "
     "doi:10.3390/app152010977",
+    "lsuv": "Mishkin D, Matas J. All you need is a good init. ICLR 2016. arXiv:1511.06422",
     "vgg": "Simonyan K, Zisserman A. Very deep convolutional networks for large-scale image recognition. ICLR 2015. "
     "arXiv:1409.1556",
     "resnet": "He K, Zhang X, Ren S, Sun J. Deep residual learning for image recognition. CVPR 2016. "
@@ -458,6 +459,7 @@ def _training_text(facts: StudyFacts) -> str:
         f"At most {of('epochs')} epochs, ended after {of('patience')} without a lower MSE on the stopping patients; "
         "the weights of the best epoch were kept"
         f"{_average(of('average_decay'))}.",
+        _warm_up_text(of("unit_activations"), of("warm_up"), of("warm_up_rate"), of("feature_weight")),
         _augmentation_text(facts),
         _loss_text(facts),
     ]
@@ -473,6 +475,20 @@ def _blocks(rate: str) -> str:
 
 def _average(decay: str) -> str:
     return "" if decay in ("0.0", "null") else f" (running average of the weights, decay {decay} a step)"
+
+
+def _warm_up_text(unit: str, share: str, rate: str, weight: str) -> str:
+    text = []
+    if unit == "true":
+        text.append("Convolutions without normalisation layers started with outputs of unit variance [@lsuv].")
+    if share not in ("0.0", "null"):
+        text.append(
+            f"In a first part of the epochs (a share of {share}), which saw no label, the tower learned to name six "
+            f"hand-made features of the patch (learning rate {rate})."
+        )
+    if weight not in ("0.0", "null"):
+        text.append(f"The mean squared error of these features stayed in the loss with weight {weight}.")
+    return f"{' '.join(text)} None of this is the paper's." if text else ""
 
 
 def _augmentation_text(facts: StudyFacts) -> str:

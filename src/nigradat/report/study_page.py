@@ -54,6 +54,7 @@ from nigradat.report.methods_text import (
     parts_sentence,
     study_command,
 )
+from nigradat.study.folder import StudyFolder, read_readings
 from nigradat.training.fit import LOG_NAME
 
 if TYPE_CHECKING:
@@ -122,7 +123,8 @@ def write_comparison(
         CohortError, OutputError, MissingExtraError: as there.
     """
     out, facts = Path(folder), gather_facts(records, plan)
-    tables = study_tables(comparison, facts.records, timing, facts.label)
+    readings = read_readings(StudyFolder(out), comparison.splits)
+    tables = study_tables(comparison, facts.records, timing, facts.label, readings)
     drawings = tuple(_drawings(comparison, facts))
     methods = methods_text(facts, comparison)
     names = {table.name for table in tables}
@@ -329,7 +331,7 @@ def _convergence(facts: StudyFacts) -> tuple[Figure, str, str] | None:
     caption = (
         "Training by epoch, one line a fit; dots: the epoch that was kept. The training loss (with dropout, "
         "augmentation and the symmetric term where there is one) is shown as the RMSE that it amounts to; that of a "
-        "log-normal head, a likelihood, is not drawn. "
+        "log-normal head, a likelihood, is not drawn, nor are epochs of the warm-up, which see no label. "
         f"In {late} of {fits} fits the kept epoch is among the last tenth. {LATE_MEANS}"
     )
     return figure, caption, f"Training curves of {fits} fits of {joined(courses)}."
@@ -343,6 +345,7 @@ def _course(record: FitRecord, scale: float) -> figures.Convergence | None:
         epoch, loss, stop = (np.array([float(row[key]) for row in rows]) for key in ("epoch", "train_loss", "stop_mse"))
     except (OSError, ValueError, KeyError, TypeError):
         return None
+    stop = np.where(np.isfinite(loss), stop, np.nan)  # in the warm-up the output layer has learned nothing yet
     # the sum of the answered sides' squared errors in units of the scale; a likelihood has no such reading
     method = get_method(record.method)
     sides = 2 if method.sharing in ("shared", "separate") else 1
@@ -528,7 +531,9 @@ def _sections(
         more=folded("uncertainty-modes", "intervals-modes"),
     )
     yield _Section(
-        "low-uptake", "Low uptake, and earlier works", tables=tables("binary", "previous", "published-agreement")
+        "low-uptake",
+        "Low uptake, and earlier works",
+        tables=tables("binary", "previous", "readings", "published-agreement"),
     )
     yield _Section("agreement", "Single predictions", drawings=drawn("scatter", "bland-altman"))
     yield _Section("training", "Training", drawings=drawn("convergence"), tables=tables("time"), more=folded("fits"))

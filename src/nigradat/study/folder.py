@@ -6,6 +6,7 @@
     STUDY/fits/split-1/sym-vgg-plus-seed1/     a run folder with calibration.json, predictions.tsv and, last, fit.json;
                                                failed.json instead of that where the fit failed
     STUDY/fits/split-1/ridge/                  a baseline, an oracle or a derived predictor
+    STUDY/fits/split-1/readings.json           present or absent, as read, against what it is compared with
     STUDY/locks/                               what is being worked on at this moment
 
 Nothing here needs torch: what a study found can be read anywhere.
@@ -18,18 +19,20 @@ import os
 import socket
 import threading
 import uuid
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any, Final, NamedTuple
 
 from nigradat.errors import OutputError
 from nigradat.evaluation.predictions import FitRecord
 from nigradat.io.files import write_json
+from nigradat.metrics.binary import BinaryAgreement
 
 PLAN_NAME, FIT_NAME, FAILED_NAME, TIMES_NAME = "study.json", "fit.json", "failed.json", "times.csv"
 CALIBRATION_TABLE: Final = "calibration.tsv"
+READINGS_NAME: Final = "readings.json"
 _HEARTBEAT_S: Final = 10.0
 _SILENCE_S: Final = 120.0  # a holder that has not been heard of for so long is dead
 _ROLES: Final = ("model", "derived", "baseline", "oracle")
@@ -179,6 +182,58 @@ def records(study: str | os.PathLike[str]) -> tuple[FitRecord, ...]:
                 rank = (number, _ROLES.index(record.role), methods.get(record.method, len(methods)))
                 found.append(((*rank, record.method, record.seed), record))
     return tuple(record for _, record in sorted(found, key=lambda item: item[0]))
+
+
+# -- Readings -----------------------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True)
+class Reading:
+    """How an approach's readings of a split's test visits agree with one reference on one side.
+
+    Attributes:
+        split: its name.
+        method, title: of the approach, for programs and for people.
+        reference: in words, what counts as positive.
+        side: ``right`` or ``left``.
+        counts: of the visits that were read and have the reference; an absent hyperintensity is the positive finding.
+        unsure, unread: visits that are not among them for that reason.
+        without_reference: visits that were read and lack the reference.
+    """
+
+    split: str
+    method: str
+    title: str
+    reference: str
+    side: str
+    counts: BinaryAgreement
+    unsure: int
+    unread: int
+    without_reference: int
+
+
+def write_readings(folder: StudyFolder, split: str, found: Sequence[Reading]) -> None:
+    """Leave the readings of a split."""
+    write_json(folder.fit(split) / READINGS_NAME, {"readings": [asdict(reading) for reading in found]})
+
+
+def read_readings(folder: StudyFolder, splits: Iterable[str]) -> tuple[Reading, ...]:
+    """The readings of these splits; none of a split where nothing was read or there is nothing to compare with.
+
+    Raises:
+        OutputError: a damaged file.
+    """
+    found = []
+    for split in splits:
+        path = folder.fit(split) / READINGS_NAME
+        if not path.is_file():
+            continue
+        try:
+            rows = read_json(path)["readings"]
+            found += [Reading(**{**row, "counts": BinaryAgreement(**row["counts"])}) for row in rows]
+        except (KeyError, TypeError) as error:
+            raise OutputError(f"{path} is damaged ({error!r})", "the file as it was written") from error
+    return tuple(found)
 
 
 def read_plan(folder: StudyFolder) -> dict[str, Any]:

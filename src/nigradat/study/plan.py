@@ -13,7 +13,7 @@ import math
 import os
 import platform
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import asdict, dataclass, fields, replace
+from dataclasses import MISSING, asdict, dataclass, fields, replace
 from importlib import metadata
 from pathlib import Path
 from typing import Any, Final
@@ -73,7 +73,8 @@ _SPLIT_SEEDS: Final = 1000  # from one split's training seeds to the next one's
 _DRAW_STREAM: Final = 0x6472
 _GROWS: Final = ("methods", "seeds", "splits")
 ENSEMBLE_OF: Final = "sym-vgg-plus"
-LAST_BASELINE: Final = "ridge"  # once it is written, so are the others and the oracles
+LAST_BASELINE: Final = "ridge"  # once it is written, so are the others, the readings and the oracles
+USUAL_DISEASE: Final = "PD"
 
 
 @dataclass(frozen=True)
@@ -94,6 +95,8 @@ class StudyPlan:
         samples: Monte-Carlo draws.
         recipe: the training recipe, but for method and seed.
         versions: of what computes.
+        disease: diagnoses that readings of the hyperintensity are held against, everybody else's being a control's;
+            empty for no such comparison.
     """
 
     cohort: Mapping[str, Any]
@@ -109,6 +112,7 @@ class StudyPlan:
     samples: int
     recipe: Mapping[str, Any]
     versions: Mapping[str, str]
+    disease: tuple[str, ...] = ()
 
     @property
     def split_names(self) -> tuple[str, ...]:
@@ -155,10 +159,10 @@ class StudyPlan:
         """
         values = read_plan(folder)
         try:
-            known = {f.name: values[f.name] for f in fields(cls)}
+            known = {f.name: values[f.name] for f in fields(cls) if f.name in values or f.default is MISSING}
         except KeyError as error:
             raise OutputError(f"{folder.plan} lacks {error}", "the plan as it was written") from error
-        return cls(**{**known, "methods": tuple(known["methods"])})
+        return cls(**{**known, "methods": tuple(known["methods"]), "disease": tuple(known.get("disease", ()))})
 
 
 def run_study(
@@ -174,6 +178,7 @@ def run_study(
     seed: int = 1,
     level: float = 0.95,
     threshold: float | None = None,
+    disease: Sequence[str] | None = None,
     samples: int = 100,
     changes: Mapping[str, Any] | None = None,
     engine: str = "processes",
@@ -193,6 +198,8 @@ def run_study(
         scale, methods, design, splits, seeds, fresh, seed, level, samples: see :class:`StudyPlan`; methods by default
             those of the scale.
         threshold: by default the paper's 2.56 on a phantom, whose labels are on the paper's scale, and none elsewhere.
+        disease: what the column ``diagnosis`` says of the ill, upper and lower case alike; by default PD where anybody
+            has it, and else no comparison of readings with the diagnosis.
         changes: to the recipe, on top of the scale's.
         engine, workers, address, device: see :func:`nigradat.study.engines.make_engine`.
         retry_failed: try fits again that are recorded as failed.
@@ -203,7 +210,8 @@ def run_study(
         The folder, and a record of everything that ended; a fit that failed says why.
 
     Raises:
-        ConfigError: an unknown scale, method, design or engine, or options that contradict each other.
+        ConfigError: an unknown scale, method, design or engine, options that contradict each other, or a disease that
+            nobody has.
         CohortError, CalibrationError: too few patients for the splits or for intervals at the level, labels missing or
             beyond ``sbr_max``, or ``fresh`` without a phantom. Nothing was written.
         OutputError: a folder of another study, or of something else.
@@ -225,6 +233,7 @@ def run_study(
         seed=seed,
         level=level,
         threshold=threshold,
+        disease=disease,
         samples=samples,
         changes=changes,
     )
@@ -233,6 +242,8 @@ def run_study(
     plan = claim(folder, asked, say)
     if not plan.fresh:
         _save_splits(folder, make_splits(plan, data))
+    if not plan.disease and (others := _diagnoses(data)):
+        say(f"Readings are not held against the diagnosis: nobody has PD. Say --disease; there is {', '.join(others)}")
     if retry_failed:
         for fit in plan.fits():
             (folder.fit(fit.key) / FAILED_NAME).unlink(missing_ok=True)
@@ -264,6 +275,7 @@ def resolve_plan(
     seed: int = 1,
     level: float = 0.95,
     threshold: float | None = None,
+    disease: Sequence[str] | None = None,
     samples: int = 100,
     changes: Mapping[str, Any] | None = None,
 ) -> StudyPlan:
@@ -317,8 +329,9 @@ def resolve_plan(
     }
     versions = {name: metadata.version(name) for name in ("torch", "numpy", "scipy")}
     versions = {"nigradat": __version__, "python": platform.python_version(), **versions}
+    ill = _disease(cohort, disease)
     plan = StudyPlan(
-        facts, scale, names, design, count, seeds, fresh, seed, level, threshold, samples, recipe, versions
+        facts, scale, names, design, count, seeds, fresh, seed, level, threshold, samples, recipe, versions, ill
     )
     _check_labels(cohort, base.sbr_max)
     return plan
@@ -328,6 +341,25 @@ def _phantom(cohort: PackedCohort) -> dict[str, Any]:
     """Preset and seed of a phantom cohort; nothing where it has none."""
     there = cohort.provenance
     return {"preset": there["preset"], "seed": there["seed"]} if {"preset", "seed"} <= set(there) else {}
+
+
+def _disease(cohort: PackedCohort, asked: Sequence[str] | None) -> tuple[str, ...]:
+    known = _diagnoses(cohort)
+    folded = {name.casefold() for name in known}
+    if asked is None:
+        return (USUAL_DISEASE,) if USUAL_DISEASE.casefold() in folded else ()
+    for name in asked:
+        if name.casefold() not in folded:
+            raise ConfigError(
+                f"nobody has the diagnosis '{name}'",
+                f"one of {', '.join(known)}" if known else "a cohort with a column diagnosis",
+                "" if known else "Leave --disease out",
+            )
+    return tuple(sorted(set(asked)))
+
+
+def _diagnoses(cohort: PackedCohort) -> list[str]:
+    return sorted({p.diagnosis for p in cohort.participants if p.diagnosis})
 
 
 def _check_word(what: str, word: str, known: Sequence[str]) -> None:

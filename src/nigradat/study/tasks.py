@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import shutil
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -18,7 +18,18 @@ import numpy as np
 import numpy.typing as npt
 
 from nigradat.anatomy import Side
-from nigradat.baselines import BASELINES, Fitted, fit_baselines, predict_baselines
+from nigradat.baselines import (
+    BASELINES,
+    Fitted,
+    FittedFeatures,
+    ReadingAgreement,
+    Readings,
+    agreement_with_diagnosis,
+    agreement_with_sbr,
+    fit_baselines,
+    observer_readings,
+    read_features,
+)
 from nigradat.errors import CalibrationError, MissingExtraError, NigradatError, OutputError
 from nigradat.evaluation.predictions import PREDICTIONS_NAME, FitRecord, Predictions
 from nigradat.io.files import write_text
@@ -36,9 +47,11 @@ from nigradat.study.folder import (
     FIT_NAME,
     TIMES_NAME,
     FitName,
+    Reading,
     StudyFolder,
     read_json,
     read_record,
+    write_readings,
     write_record,
 )
 from nigradat.study.plan import ENSEMBLE_OF, LAST_BASELINE, StudyPlan, split_draw
@@ -291,7 +304,7 @@ def _write_fused(
 
 
 def baselines(study: str, cohort: str, split: str, threads: int = 1) -> Answer:
-    """The earlier approaches, fitted on the training patients, and on a phantom the oracles."""
+    """The earlier approaches, fitted on the training patients, their readings, and on a phantom the oracles."""
     folder = StudyFolder(Path(study))
     with folder.locked(f"{split}/baselines") as alone:
         if not alone:
@@ -302,11 +315,17 @@ def baselines(study: str, cohort: str, split: str, threads: int = 1) -> Answer:
         rows, failed = parts.rows(data, "test"), ""
         predicted: dict[str, Array] = {}
         fitted: dict[str, Fitted] = {}
+        read: dict[str, Readings | None] = {}
         try:
-            fitted = fit_baselines(data, parts.rows(data, "train"))
-            predicted = predict_baselines(fitted, data, rows)
+            fitted = fit_baselines(data, parts.rows(data, "train"), threshold_sbr=plan.threshold)
+            features = read_features(data, rows, fitted)
+            predicted = {name: one.predict(data, rows, features) for name, one in fitted.items()}
+            index = fitted["n1-index"]
+            assert isinstance(index, FittedFeatures)
+            read = {"n1-index": index.readings(data, rows, features)}
         except NigradatError as error:
             failed = str(error)
+        _write_readings(folder, plan, data, rows, split, read)
         # the ridge, which tells that all of this is done, comes last
         for name in sorted(BASELINES if failed else fitted, key=lambda name: name == LAST_BASELINE):
             place = folder.fit(f"{split}/{name}")
@@ -321,6 +340,48 @@ def baselines(study: str, cohort: str, split: str, threads: int = 1) -> Answer:
 
 def _other(split: str, parts: Split, *, method: str, title: str, role: Any) -> FitRecord:
     return FitRecord(method, title, role, split, 0, None, parts.sha256, len(parts.train), len(parts.test))
+
+
+def _write_readings(
+    folder: StudyFolder,
+    plan: StudyPlan,
+    data: PackedCohort,
+    rows: Rows,
+    split: str,
+    read: Mapping[str, Readings | None],
+) -> None:
+    """The observer's readings of the test visits and others, against what there is to compare with; else no file."""
+    found = [
+        Reading(
+            split,
+            name,
+            BASELINES[name].title,
+            agreement.reference,
+            side.value,
+            agreement[side],
+            agreement.n_unsure[side.index],
+            agreement.n_unread[side.index],
+            agreement.n_without_reference[side.index],
+        )
+        for name, readings in {"observer": observer_readings([data.participants[i] for i in rows]), **read}.items()
+        if readings is not None
+        for agreement in _agreements(plan, data, rows, readings)
+        for side in Side
+    ]
+    if found:
+        write_readings(folder, split, found)
+
+
+def _agreements(plan: StudyPlan, data: PackedCohort, rows: Rows, readings: Readings) -> Iterator[ReadingAgreement]:
+    """With the SBR where there is a threshold, with the diagnosis where a tested patient has the disease."""
+    if plan.threshold is not None:
+        yield agreement_with_sbr(readings, data.sbr[rows], plan.threshold)
+    people = [data.participants[i] for i in rows]
+    ill = {name.casefold() for name in plan.disease}
+    if any(p.diagnosis and p.diagnosis.casefold() in ill for p in people):
+        found = agreement_with_diagnosis(readings, people, plan.disease)
+        assert found is not None
+        yield found
 
 
 def _write_oracles(folder: StudyFolder, plan: StudyPlan, data: PackedCohort, parts: Split, split: str) -> None:

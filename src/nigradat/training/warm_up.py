@@ -93,12 +93,15 @@ def _nets(model: PairRegressor) -> Iterator[tuple[SideRegressor, list[int]]]:
 def _features(model: PairRegressor, net: SideRegressor, x: Tensor, columns: list[int]) -> Tensor:
     """Of the patches of these columns, as in training but without dropout and without gradients."""
     was_training, seen = net.training, model.as_seen(x)
+    statistics = [(buffer, buffer.clone()) for buffer in net.buffers()]
     net.eval()
     for module in net.modules():
         if isinstance(module, nn.BatchNorm3d):
             module.train()  # a fresh one has no statistics of its own yet
     with torch.no_grad():
         features = net.features(torch.cat([seen[:, i] for i in columns]))
+        for buffer, before in statistics:
+            buffer.copy_(before)
     net.train(was_training)
     return features
 
