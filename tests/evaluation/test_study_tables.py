@@ -13,9 +13,11 @@ from nigradat.errors import ConfigError
 from nigradat.evaluation import figures
 from nigradat.evaluation.comparison import Comparison, compare
 from nigradat.evaluation.predictions import FitRecord
-from nigradat.evaluation.study_tables import LATE_SHARE, is_late, latex_escaped, study_tables, to_latex
+from nigradat.evaluation.study_tables import LATE_SHARE, is_late, latex_escaped, reading_table, study_tables, to_latex
 from nigradat.evaluation.table import Cell, Column, Row, Table
 from nigradat.metrics import Estimate
+from nigradat.metrics.binary import BinaryAgreement
+from nigradat.study.folder import Reading
 from small_studies import FAILURE, Time, write_fits
 
 LABEL = "digital phantom, not patients"
@@ -135,6 +137,53 @@ def test_skill_ablation_variation_time_and_splits(tables: dict[str, Table], comp
     assert (time["Training an epoch (s)"], time["One patient, both sides 100 samples (ms)"]) == ("1.25", "n/a")
     assert "Hardware: a made-up machine." in tables["time"].notes
     assert {k: v["SHA-256"] for k, v in lines(tables["splits"]).items()} == dict(comparison.splits)
+
+
+def reading(split: str, counts: tuple[int, int, int, int], unsure: int = 0, unread: int = 0) -> Reading:
+    table = BinaryAgreement(*counts)
+    return Reading(split, "observer", "Observer's reading", "SBR below 2.56", "right", table, unsure, unread, 0)
+
+
+def test_readings_of_splits_that_share_no_patients_are_summed() -> None:
+    for kind in ("fold", "draw"):
+        found = [reading(f"{kind}-1", (20, 2, 4, 3), 1, 5), reading(f"{kind}-2", (17, 3, 4, 2), 2, 0)]
+        (line,) = lines(reading_table(found)).values()
+        assert (line["Splits"], line["n"], line["Left out unsure"], line["Left out unread"]) == (
+            "2.0",
+            "55.0",
+            "3.0",
+            "5.0",
+        )
+        shares = {"acc": 45 / 55, "sens": 37 / 42, "spec": 8 / 13}
+        assert {name: float(line[f"Agreement {name}"]) for name in shares} == pytest.approx(shares)
+        # Wilson's interval solves (p - share)^2 = z^2 p (1 - p) / n
+        for end in (float(line["Agreement sens low"]), float(line["Agreement sens high"])):
+            assert (end - 37 / 42) ** 2 == pytest.approx(1.959964**2 * end * (1 - end) / 42, rel=1e-5)
+
+
+def test_readings_of_splits_that_share_patients_are_averaged_without_intervals() -> None:
+    found = [
+        reading("split-1", (3, 1, 0, 1), unsure=1),
+        reading("split-2", (2, 0, 0, 2)),
+        reading("split-3", (0, 0, 0, 0)),
+    ]
+    table = reading_table(found)
+    (line,) = lines(table).values()
+    assert not any("low" in name for name in line)
+    assert float(line["Agreement acc"]) == pytest.approx((3 / 5 + 2 / 4) / 2)
+    assert float(line["Agreement sens"]) == pytest.approx((3 / 4 + 2 / 4) / 2)
+    assert float(line["Agreement spec"]) == 0  # of the one split that has negatives
+    assert float(line["n"]) == pytest.approx(9 / 3)
+    assert float(line["Left out unsure"]) == pytest.approx(1 / 3)
+    assert any("share test patients: all numbers are means" in note for note in table.notes)
+    alone = reading_table(found[:1])
+    assert any("Wilson" in note for note in alone.notes)
+    assert alone.rows[0].cells[4].low is not None
+
+
+def test_without_readings_there_is_no_table_of_them(tables: dict[str, Table]) -> None:
+    assert "readings" not in tables
+    assert not reading_table(()).rows
 
 
 def test_every_table_says_what_its_data_are(tables: dict[str, Table]) -> None:

@@ -15,9 +15,11 @@ import pytest
 from nigradat.errors import CohortError, OutputError
 from nigradat.evaluation.comparison import Comparison, compare
 from nigradat.evaluation.predictions import FitRecord
+from nigradat.metrics.binary import BinaryAgreement
 from nigradat.report import study_page
 from nigradat.report.methods_text import gather_facts
 from nigradat.report.study_page import claims, headline, limitations, write_comparison, write_study
+from nigradat.study.folder import Reading, StudyFolder, write_readings
 from small_studies import FAILURE, Time, write_fits
 
 pytest.importorskip("matplotlib")
@@ -190,6 +192,22 @@ def test_patients_without_threshold_oracle_or_curves_have_a_page(tmp_path: Path)
     assert "phantom" not in shown.texts[0].lower()
     assert not (tmp_path / "tables" / "binary.csv").exists()
     assert not (tmp_path / "tables" / "skill.csv").exists()
+
+
+def test_readings_are_on_the_page_and_among_the_tables(tmp_path: Path) -> None:
+    records, plan = write_fits(tmp_path, splits=1, seeds=1, kind="patients", methods={"vgg-left": 0.6})
+    counts = BinaryAgreement(13, 1, 4, 2)
+    for split in ("split-1", "another-1"):  # the latter is none of this study
+        row = Reading(split, "observer", "Observer's reading", "diagnosis PD", "left", counts, 3, 7, 0)
+        write_readings(StudyFolder(tmp_path), split, [row])
+    page = write_study(tmp_path, records, plan | {"threshold": None, "level": 0.8}, resamples=100)
+    shown = Page(page.read_text(encoding="utf-8"))
+    assert "table-readings" in shown.ids
+    assert "diagnosis PD" in shown.texts
+    assert (tmp_path / "tables" / "readings.tex").is_file()
+    heading, line = (row.split(",") for row in (tmp_path / "tables" / "readings.csv").read_text().splitlines())
+    found = dict(zip(heading, line, strict=True))
+    assert (found["n"], found["Agreement acc"], found["Left out unread"]) == ("20.0", "0.85", "7.0")
 
 
 def test_without_any_predictions_there_is_no_page(study: Study, tmp_path: Path) -> None:

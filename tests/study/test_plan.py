@@ -117,6 +117,37 @@ def test_a_threshold_is_known_on_the_papers_scale_only(cohort, tmp_path):
     assert plan_of(patients, threshold=1.7).threshold == 1.7
 
 
+def diagnosed(folder: Path, *names: str | None) -> PackedCohort:
+    """One diagnosis after the other, again and again."""
+
+    def change(fields: dict[str, object]) -> None:
+        fields["diagnosis"] = names[int(str(fields["participant_id"])[4:]) % len(names)]
+
+    return write_cohort(folder, 20, change=change)
+
+
+def test_the_disease_is_pd_where_anybody_has_it_or_what_is_said(cohort, tmp_path):
+    assert plan_of(cohort).disease == ()
+    mixed = diagnosed(tmp_path / "mixed", "pd", "MSA", "control", None)
+    assert plan_of(mixed).disease == ("PD",)
+    assert plan_of(mixed, disease=["PD", "msa"]).disease == ("PD", "msa")
+    assert plan_of(mixed, disease=[]).disease == ()
+    other = diagnosed(tmp_path / "other", "Parkinson", "control")
+    assert plan_of(other).disease == ()
+    with pytest.raises(ConfigError, match=r"nobody has the diagnosis 'PD'.*Parkinson, control"):
+        plan_of(other, disease=["Parkinson", "PD"])
+    with pytest.raises(ConfigError, match="column diagnosis"):
+        plan_of(cohort, disease=["PD"])
+
+
+def test_a_plan_from_before_there_was_a_disease_is_read(cohort, tmp_path):
+    folder = StudyFolder(tmp_path)
+    plan = plan_of(cohort)
+    write_json(folder.plan, {name: value for name, value in plan.to_json().items() if name != "disease"})
+    assert StudyPlan.load(folder).to_json() == plan.to_json()
+    assert claim(folder, plan).disease == ()
+
+
 # -- Splits -------------------------------------------------------------------------------------------------------
 
 

@@ -20,14 +20,15 @@ import pytest
 from here_engine import HereEngine
 from killed_study import STUDY
 
+from nigradat.baselines import read_features
 from nigradat.evaluation.predictions import FitRecord, Predictions
 from nigradat.io.pack import PackedCohort
 from nigradat.models.weights import load_model
 from nigradat.phantom.latents import get_preset
 from nigradat.study import plan as plan_module
 from nigradat.study import tasks
-from nigradat.study.folder import StudyFolder, records
-from nigradat.study.plan import run_study
+from nigradat.study.folder import Reading, StudyFolder, read_readings, records
+from nigradat.study.plan import claim, make_splits, resolve_plan, run_study
 from nigradat.study.progress import Tally
 from nigradat.study.timing import measure
 from nigradat.training.split import Split
@@ -241,6 +242,94 @@ def test_a_fusion_without_enough_stopping_patients_says_so(make_cohort, here, tm
     assert "at least 4" in found["fused"].failed
     assert not found["sym-vgg-plus"].failed
     assert "s7" not in found["sym-vgg-plus"].predictions().intervals
+
+
+# -- Readings -----------------------------------------------------------------------------------------------------
+
+
+def read_cohort(folder: Path) -> PackedCohort:
+    """Patients of two diseases and controls; what is read has little to do with them, and some is not read."""
+    words = ("absent", "present", "absent", "unsure", "n/a", "present", "absent")
+
+    def change(fields: dict[str, Any]) -> None:
+        i = int(fields["participant_id"][4:])
+        fields["diagnosis"] = ("PD", "control", "pd", "MSA", None)[i % 5]
+        fields["hyperintensity_right"], fields["hyperintensity_left"] = (
+            None if word == "n/a" else word for word in (words[i % 7], words[(3 * i + 1) % 7])
+        )
+
+    return write_cohort(folder, 48, change=change)
+
+
+def baselines_of(cohort: PackedCohort, out: Path, **options: Any) -> dict[tuple[str, str, str], Reading]:
+    """The readings by approach, reference and side; nothing is trained."""
+    plan = resolve_plan(cohort, **{"level": LEVEL, "changes": TINY, **options})
+    folder = StudyFolder(out)
+    claim(folder, plan)
+    make_splits(plan, cohort)["split-1"].save(folder.split("split-1"))
+    assert tasks.baselines(str(out), str(cohort.folder), "split-1") == ("done", "")
+    return {(r.method, r.reference, r.side): r for r in read_readings(folder, ["split-1"])}
+
+
+def test_readings_are_counted_on_the_tested_visits_against_sbr_and_diagnosis(tmp_path):
+    cohort = read_cohort(tmp_path / "cohort")
+    found = baselines_of(cohort, tmp_path / "study", threshold=2.56, disease=["PD", "MSA"])
+    split = Split.load(tmp_path / "study" / "splits" / "split-1.json")
+    references = ("SBR below 2.56", "diagnosis MSA or PD")
+    assert set(found) == {
+        (m, ref, side) for m in ("observer", "n1-index") for ref in references for side in ("right", "left")
+    }
+    for side in ("right", "left"):
+        for reference in references:
+            cells: Counter[str] = Counter()
+            for person in cohort.participants:
+                if person.participant_id not in split.test:
+                    continue
+                word = getattr(person, f"hyperintensity_{side}")
+                ill = getattr(person, f"sbr_{side}") < 2.56
+                if reference.startswith("diagnosis"):
+                    ill = person.diagnosis in ("PD", "pd", "MSA")
+                if word is None:
+                    cells["unread"] += 1
+                elif word == "unsure":
+                    cells["unsure"] += 1
+                elif reference.startswith("diagnosis") and person.diagnosis is None:
+                    cells["without_reference"] += 1
+                else:
+                    right_so = ill == (word == "absent")
+                    cells[("t" if right_so else "f") + ("p" if word == "absent" else "n")] += 1
+            r = found["observer", reference, side]
+            told = {**asdict(r.counts), **{n: getattr(r, n) for n in ("unread", "unsure", "without_reference")}}
+            assert {name: number for name, number in told.items() if number} == cells
+
+
+def test_the_index_is_read_at_a_cut_of_the_training_patients(tmp_path):
+    cohort = write_cohort(tmp_path / "cohort", 48)
+    found = baselines_of(cohort, tmp_path / "study", threshold=2.56)
+    assert set(found) == {("n1-index", "SBR below 2.56", side) for side in ("right", "left")}
+    split = Split.load(tmp_path / "study" / "splits" / "split-1.json")
+    (index, low), (tested, truly_low) = (
+        (read_features(cohort, rows, ["n1-index"])["n1-index"][..., 0], cohort.sbr[rows] < 2.56)
+        for rows in (split.rows(cohort, "train"), split.rows(cohort, "test"))
+    )
+    values = np.unique(index)
+    cuts = (values[1:] + values[:-1]) / 2
+    cut = max(cuts, key=lambda c: (index[low] < c).mean() - (index[~low] < c).mean())
+    for i, side in enumerate(("right", "left")):
+        absent, ill = tested[:, i] < cut, truly_low[:, i]
+        r = found["n1-index", "SBR below 2.56", side]
+        assert (r.counts.tp, r.counts.fp) == ((absent & ill).sum(), (absent & ~ill).sum())
+        assert (r.counts.n, r.unsure, r.unread) == (len(split.test), 0, 0)
+    told = json.loads((StudyFolder(tmp_path / "study").fit("split-1/n1-index") / "fit.json").read_text())
+    assert f"read as present from {cut:.2f} upwards" in told["description"]
+
+
+def test_without_threshold_and_diagnosis_no_readings_are_written(tmp_path):
+    cohort = read_cohort(tmp_path / "cohort")
+    assert baselines_of(cohort, tmp_path / "none", disease=[]) == {}
+    assert not list((tmp_path / "none").rglob("readings.json"))
+    found = baselines_of(cohort, tmp_path / "diagnosis")  # PD by itself, no threshold, so no cut of the index
+    assert set(found) == {("observer", "diagnosis PD", side) for side in ("right", "left")}
 
 
 # -- Fresh draws --------------------------------------------------------------------------------------------------

@@ -15,7 +15,17 @@ import pytest
 from nigradat.errors import OutputError
 from nigradat.evaluation.predictions import FitRecord
 from nigradat.io.files import write_json
-from nigradat.study.folder import FitName, StudyFolder, read_record, records, write_record
+from nigradat.metrics.binary import BinaryAgreement
+from nigradat.study.folder import (
+    FitName,
+    Reading,
+    StudyFolder,
+    read_readings,
+    read_record,
+    records,
+    write_readings,
+    write_record,
+)
 from nigradat.study.progress import Watch, duration
 
 
@@ -45,6 +55,15 @@ def test_a_lock_keeps_others_out_while_it_is_held(folder):
     with folder.locked("split-1/a") as again:
         assert again
     assert list((folder.path / "locks").iterdir()) == []
+
+
+def test_readings_come_back_as_they_were_written_and_damage_is_said(folder):
+    row = Reading("fold-1", "n1-index", "Index", "SBR below 2", "right", BinaryAgreement(1, 2, 3, 4), 5, 6, 7)
+    write_readings(folder, "fold-1", [row, row])
+    assert read_readings(folder, ["fold-1", "fold-2"]) == (row, row)
+    write_json(folder.fit("fold-2") / "readings.json", {"readings": [{"split": "fold-2"}]})
+    with pytest.raises(OutputError, match=r"readings\.json is damaged"):
+        read_readings(folder, ["fold-1", "fold-2"])
 
 
 def test_a_lock_is_given_back_after_an_error(folder):

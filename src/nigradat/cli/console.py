@@ -195,18 +195,20 @@ def training_bar(title: str) -> Iterator[Callable[[list[dict[str, float]], int, 
 
 @contextmanager
 def study_bar(what: str) -> Iterator[Callable[[Tally], None]]:
-    """One bar on standard error for all fits of a study; a line for each fit that ends where that is no terminal."""
+    """One bar on standard error for all fits of a study; where that is no terminal, a line for each fit that ends and
+    for each tenth of the work."""
     from rich.console import Console
     from rich.progress import BarColumn, Progress, TextColumn
 
     console = Console(stderr=True)
     if not console.is_terminal:
-        last: tuple[int, int] | None = None
+        last: tuple[int, int, int] | None = None
 
         def line(tally: Tally) -> None:
             nonlocal last
-            if (tally.done, tally.failed) != last:
-                last = tally.done, tally.failed
+            now = tally.done, tally.failed, int(10 * tally.share)
+            if now != last:
+                last = now
                 print(f"{what}: {tally}", file=sys.stderr, flush=True)
 
         yield line

@@ -748,7 +748,7 @@ def reading_table(readings: Sequence[ReadingRow], confidence: float = 0.95, labe
         (
             "Tested visits. An absent hyperintensity is the positive finding; every other diagnosis than the disease "
             "counts as a control's, and splits without a tested patient of the disease are left out there. The other "
-            "tables judge these approaches by the SBR that is predicted from reading or index, this one by the reading.",
+            "tables judge these approaches by the SBR predicted from reading or index, this one by the reading.",
             summed if apart else averaged,
             "Agreement with one reference is not comparable with agreement with the other; the paper's row of the "
             "observer must be agreement with the diagnosis.",

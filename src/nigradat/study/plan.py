@@ -242,8 +242,11 @@ def run_study(
     plan = claim(folder, asked, say)
     if not plan.fresh:
         _save_splits(folder, make_splits(plan, data))
-    if not plan.disease and (others := _diagnoses(data)):
-        say(f"Readings are not held against the diagnosis: nobody has PD. Say --disease; there is {', '.join(others)}")
+    if disease is None and not plan.disease and (others := _diagnoses(data)):
+        say(
+            f"Readings are not held against the diagnosis: nobody has {USUAL_DISEASE}. Say --disease; there is "
+            f"{', '.join(others[:8])}{' and so on' if len(others) > 8 else ''}"
+        )
     if retry_failed:
         for fit in plan.fits():
             (folder.fit(fit.key) / FAILED_NAME).unlink(missing_ok=True)
