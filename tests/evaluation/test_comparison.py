@@ -17,7 +17,7 @@ from scipy import stats
 
 from nigradat import metrics
 from nigradat.errors import CohortError, ConfigError
-from nigradat.evaluation import published, scoring, weighted
+from nigradat.evaluation import draws, published, scoring, weighted
 from nigradat.evaluation.comparison import Comparison, compare
 from nigradat.evaluation.contrasts import FAMILY, PROPOSED, Pair
 from nigradat.evaluation.predictions import PREDICTIONS_NAME, FitRecord, Predictions
@@ -433,7 +433,7 @@ def test_the_order_of_records_and_visits_decides_nothing(tmp_path: Path) -> None
 
 def test_with_many_patients_the_interval_is_of_percentiles(study: Study, monkeypatch: pytest.MonkeyPatch) -> None:
     a = study.fit("ridge", people(25))
-    monkeypatch.setattr(weighted, "JACKKNIFE_PATIENTS", 24)
+    monkeypatch.setattr(draws, "JACKKNIFE_PATIENTS", 24)
     found = study.compare(seed=5)["ridge"].scores["mae"].right
     assert found is not None
     assert found.method == "percentile"

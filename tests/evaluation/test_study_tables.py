@@ -12,8 +12,9 @@ import pytest
 from nigradat.errors import ConfigError
 from nigradat.evaluation import figures
 from nigradat.evaluation.comparison import Comparison, compare
+from nigradat.evaluation.latex import latex_escaped, to_latex
 from nigradat.evaluation.predictions import FitRecord
-from nigradat.evaluation.study_tables import LATE_SHARE, is_late, latex_escaped, reading_table, study_tables, to_latex
+from nigradat.evaluation.study_tables import LATE_SHARE, is_late, reading_table, study_tables
 from nigradat.evaluation.table import Cell, Column, Row, Table
 from nigradat.metrics import Estimate
 from nigradat.metrics.binary import BinaryAgreement

@@ -38,8 +38,9 @@ from nigradat.evaluation.contrasts import (
     earn_their_place,
     settle,
 )
+from nigradat.evaluation.draws import Draws, Group, Means
 from nigradat.evaluation.predictions import FitRecord, Predictions
-from nigradat.evaluation.weighted import PAIR_SCORES, SCORES, Array, Draws, Group, Means, fit_scores
+from nigradat.evaluation.weighted import PAIR_SCORES, SCORES, Array, fit_scores
 from nigradat.metrics import (
     BinaryAgreement,
     CurvePoint,

@@ -12,7 +12,8 @@ import numpy as np
 import numpy.typing as npt
 
 from nigradat.evaluation import published
-from nigradat.evaluation.weighted import Array, Means
+from nigradat.evaluation.draws import Means
+from nigradat.evaluation.weighted import Array
 from nigradat.metrics import (
     CorrectedT,
     Estimate,
@@ -245,7 +246,7 @@ class EstimateTested(Protocol):
     """A vector, and the patients that it rests on, to an estimate."""
 
     def __call__(self, vector: Array, tested: npt.NDArray[np.bool_]) -> Estimate:
-        """See :meth:`nigradat.evaluation.weighted.Draws.estimate`."""
+        """See :meth:`nigradat.evaluation.draws.Draws.estimate`."""
         ...
 
 
@@ -261,7 +262,7 @@ class SplitMean:
 
     Attributes:
         title: for people.
-        vectors: scores by ``name/part``, see :class:`nigradat.evaluation.weighted.Draws`; a mode's are called
+        vectors: scores by ``name/part``, see :class:`nigradat.evaluation.draws.Draws`; a mode's are called
             ``mode:name/part``.
         losses: ``absolute_error`` and ``mode:interval_score`` of each visit and side, ``(n, 2)`` SBR; nan without an
             answer.
@@ -365,7 +366,7 @@ def settle(
 
     Args:
         tallies: in the family's order.
-        estimate: see :meth:`nigradat.evaluation.weighted.Draws.estimate`.
+        estimate: see :meth:`nigradat.evaluation.draws.Draws.estimate`.
         confidence: level of every interval.
         independent: the splits are newly drawn cohorts.
         seed: of the permutations.

@@ -99,7 +99,7 @@ def bca_many(
     value = _evaluate(statistics, iter([np.arange(n_patients)[None]]))
     boot = _evaluate(statistics, _bootstrap_blocks(n_patients, resamples, seed))
     jack = _evaluate(statistics, _jackknife_blocks(n_patients))
-    return {name: _interval(float(value[name][0]), boot[name], jack[name], level, n_patients) for name in value}
+    return {name: interval_of(float(value[name][0]), boot[name], jack[name], level, n_patients) for name in value}
 
 
 def paired_difference(
@@ -188,7 +188,8 @@ def _evaluate(statistics: Statistics, blocks: Iterator[Indices]) -> dict[str, Ar
     return {name: np.concatenate(parts) for name, parts in collected.items()}
 
 
-def _interval(value: float, boot: Array, jackknife: Array, level: float, n: int) -> Estimate:
+def interval_of(value: float, boot: Array, jackknife: Array, level: float, n: int) -> Estimate:
+    """An estimate from a statistic's value, its values in each resample and without each of ``n`` patients."""
     defined = boot[np.isfinite(boot)]
     undefined = boot.size - defined.size
     if not np.isfinite(value) or 2 * defined.size < boot.size:

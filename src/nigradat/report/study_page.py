@@ -24,6 +24,7 @@ from nigradat.errors import MissingExtraError
 from nigradat.evaluation import figures, published
 from nigradat.evaluation.comparison import Comparison, MethodResult, compare
 from nigradat.evaluation.contrasts import FAMILY, Contrast, Pair
+from nigradat.evaluation.latex import to_latex
 from nigradat.evaluation.predictions import FitRecord, Predictions
 from nigradat.evaluation.study_tables import (
     LATE_MEANS,
@@ -33,7 +34,6 @@ from nigradat.evaluation.study_tables import (
     is_late,
     mode_title,
     study_tables,
-    to_latex,
 )
 from nigradat.evaluation.summary import PHANTOM_WARNING
 from nigradat.evaluation.table import Cell, Table
