@@ -13,6 +13,7 @@ import nigradat.cli
 
 FUNCTIONS = {
     "calibrate": "run, cohort, *, mode=, samples=, seed=, level=",
+    "compare": "records, *, level=, threshold=, scale, resamples=, seed=, confidence=, pairs=",
     "create_model": "name, spec=, seed=",
     "evaluate": "run, cohort, *, trained_on=, subset=, level=, rule=, resamples=, seed=, allow_other_scale=, progress=",
     "extract_pair": "volume, affine, right_mm, left_mm, participant_id=",
@@ -25,6 +26,10 @@ FUNCTIONS = {
     "make_split": "cohort, seed, *, validation=, test=, calibration=",
     "pack_cohort": "manifest, out, *, affine=, allow_mixed=, progress=",
     "predict": "inputs, model, *, right=, left=, affine=, level=, rule=, samples=, seed=",
+    "run_study": "cohort, out, *, scale=, methods=, design=, splits=, seeds=, fresh=, seed=, level=, threshold=, "
+    "disease=, samples=, changes=, engine=, workers=, address=, device=, retry_failed=, progress=, say=",
+    "run_sweep": "cohort, out, vary, *, method=, scale=, changes=, grid=, samples=, seeds=, seed=, test=, engine=, "
+    "workers=, address=, device=, progress=, say=",
     "simulate": "out, *, patients, preset=, seed, workers=, progress=",
     "train": "cohort, out, config=, *, hardware=, split=, init=, report=",
 }

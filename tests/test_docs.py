@@ -22,6 +22,7 @@ from scipy.io import savemat
 import nigradat
 from nigradat.anatomy import Side
 from nigradat.cli.app import app
+from nigradat.evaluation.predictions import PREDICTIONS_NAME, FitRecord, Predictions
 from nigradat.training.split import Split
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -201,7 +202,7 @@ def in_place(prepared, monkeypatch) -> None:
 
         return call
 
-    for name in ("simulate", "train", "pack_cohort", "import_published"):
+    for name in ("simulate", "train", "pack_cohort", "import_published", "run_study", "run_sweep"):
         monkeypatch.setattr(nigradat, name, stand_in(getattr(nigradat, name)))
 
 
@@ -215,11 +216,15 @@ def python_examples(page: Path) -> list[str]:
 
 
 @pytest.mark.parametrize("code", named([PYTHON_PAGE], python_examples))
-def test_the_examples_of_the_python_reference_run(code, in_place, capsys, monkeypatch):
+def test_the_examples_of_the_python_reference_run(code, in_place, capsys, monkeypatch, tmp_path):
     # the README's own code, which runs above, evaluates in earnest
     monkeypatch.setattr(nigradat, "evaluate", lambda run, cohort: SimpleNamespace(summary=str))
     patch = np.random.default_rng(0).uniform(1, 2, (50, 50, 20))
-    exec(compile(code, "documentation", "exec"), {"nigradat": nigradat, "right": patch, "left": patch})
+    answers = tmp_path / PREDICTIONS_NAME
+    Predictions(("a", "b", "c"), ("n/a",) * 3, patch[:3, :2, 0], patch[3:6, :2, 0]).save(answers)
+    record = FitRecord("sym-vgg-plus", "Sym. VGG+", "model", "split-1", 1, tmp_path, "hash", 8, 3)
+    known = {"nigradat": nigradat, "right": patch, "left": patch, "records": [record]}
+    exec(compile(code, "documentation", "exec"), known)
 
 
 def test_the_python_reference_names_every_public_name():

@@ -19,6 +19,7 @@ __version__ = "0.1.0"
 if TYPE_CHECKING:
     from nigradat.anatomy import Side as Side
     from nigradat.errors import NigradatError as NigradatError
+    from nigradat.evaluation.comparison import compare as compare
     from nigradat.evaluation.evaluate import evaluate as evaluate
     from nigradat.io.pack import load_cohort as load_cohort
     from nigradat.io.pack import pack_cohort as pack_cohort
@@ -30,6 +31,8 @@ if TYPE_CHECKING:
     from nigradat.pair import SbrPair as SbrPair
     from nigradat.pair import extract_pair as extract_pair
     from nigradat.phantom.cohort import simulate as simulate
+    from nigradat.study.plan import run_study as run_study
+    from nigradat.study.sweep import run_sweep as run_sweep
     from nigradat.training.config import Hardware as Hardware
     from nigradat.training.config import make_config as make_config
     from nigradat.training.fit import train as train
@@ -47,6 +50,7 @@ _HOME = {
     "Side": "anatomy",
     "Split": "training.split",
     "calibrate": "uncertainty.calibration",
+    "compare": "evaluation.comparison",
     "create_model": "models.registry",
     "evaluate": "evaluation.evaluate",
     "extract_pair": "pair",
@@ -59,6 +63,8 @@ _HOME = {
     "make_split": "training.split",
     "pack_cohort": "io.pack",
     "predict": "uncertainty.predict",
+    "run_study": "study.plan",
+    "run_sweep": "study.sweep",
     "simulate": "phantom.cohort",
     "train": "training.fit",
 }

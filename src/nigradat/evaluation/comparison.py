@@ -315,6 +315,11 @@ def compare(
         CohortError: no fit with predictions, one fit twice, fits of one split on different visits or with other
             labels, or fewer than two patients.
         ConfigError: a level outside 0..1, a scale that is not positive, or fewer than 100 resamples.
+
+    Example:
+        >>> _, records = nigradat.run_study("cohort", "study", scale="laptop")                  # doctest: +SKIP
+        >>> found = nigradat.compare(records, scale=6.84, threshold=2.56)                       # doctest: +SKIP
+        >>> found["sym-vgg-plus"].scores["mae"].headline                                        # doctest: +SKIP
     """
     _check(level, confidence, scale, resamples)
     ordered = _in_order(records)
