@@ -162,7 +162,9 @@ def epoch_clock(run: Path) -> Report:
     def report(history: list[dict[str, float]], best: int, planned: int) -> None:
         nonlocal before
         now = time.perf_counter()
-        taken = [*epoch_seconds(run)[: len(history) - 1], now - before]
+        taken = epoch_seconds(run)[: len(history) - 1]
+        # a process that was killed may take the time of its last epoch with it: it counts as long as this one
+        taken += [now - before] * (len(history) - len(taken))
         before = now
         lines = (f"{epoch},{seconds:.3f}\n" for epoch, seconds in enumerate(taken))
         write_text(run / TIMES_NAME, "epoch,seconds\n" + "".join(lines))
