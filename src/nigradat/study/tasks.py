@@ -128,6 +128,9 @@ def _fit(
     config = plan.config(name.method, name.seed)
     train(data, run, config, hardware=hardware, split=parts, report=epoch_clock(run))
     loaded = load_model(run)
+    epochs, times = int(loaded.card["training"]["epochs"]), epoch_seconds(run)
+    if times and len(times) < epochs:  # it was killed behind its last epoch
+        _note_time(run, epochs, times[-1])
     fusion = _fusion(loaded, data, parts, plan.samples)
     calibrating = predict_visits(loaded, data, one_visit_each(data, parts.rows(data, "calibration")), plan.samples)
     tables = _calibrate(loaded, data, calibrating, plan, fusion)
@@ -143,7 +146,7 @@ def _fit(
     record = _record(
         name,
         parts,
-        epochs=int(card["training"]["epochs"]),
+        epochs=epochs,
         best_epoch=int(card["training"]["best_epoch"]) + 1,
         seconds=round(sum(epoch_seconds(run)), 3),
         parameters=int(card["parameters"]),
@@ -162,14 +165,18 @@ def epoch_clock(run: Path) -> Report:
     def report(history: list[dict[str, float]], best: int, planned: int) -> None:
         nonlocal before
         now = time.perf_counter()
-        taken = epoch_seconds(run)[: len(history) - 1]
-        # a process that was killed may take the time of its last epoch with it: it counts as long as this one
-        taken += [now - before] * (len(history) - len(taken))
+        _note_time(run, len(history), now - before)
         before = now
-        lines = (f"{epoch},{seconds:.3f}\n" for epoch, seconds in enumerate(taken))
-        write_text(run / TIMES_NAME, "epoch,seconds\n" + "".join(lines))
 
     return report
+
+
+def _note_time(run: Path, epochs: int, latest: float) -> None:
+    """The times of so many epochs; one that a killed process took with it counts as long as the latest."""
+    taken = epoch_seconds(run)[: epochs - 1]
+    taken += [latest] * (epochs - len(taken))
+    lines = (f"{epoch},{seconds:.3f}\n" for epoch, seconds in enumerate(taken))
+    write_text(run / TIMES_NAME, "epoch,seconds\n" + "".join(lines))
 
 
 @dataclass(frozen=True, eq=False)
