@@ -12,17 +12,14 @@ import shutil
 import tempfile
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
-from importlib import resources
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
 import numpy as np
 import numpy.typing as npt
 
-from nigradat import __version__
 from nigradat.anatomy import Side
-from nigradat.errors import MissingExtraError, OutputError
+from nigradat.errors import OutputError
 from nigradat.evaluation import figures
 from nigradat.evaluation.evaluate import TEST, WHOLE
 from nigradat.evaluation.result import Evaluation, Intervals, Scored
@@ -33,6 +30,7 @@ from nigradat.evaluation.tables import check_comparable, methods, result_tables
 from nigradat.io.files import new_folder, to_json
 from nigradat.metrics import Estimate
 from nigradat.models.weights import INTENDED_USE
+from nigradat.report.layout import Drawing, KeyNumber, Listing, Section, render
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -82,6 +80,7 @@ def write_evaluation(
             _write(folder / TABLES / f"{table.name}.csv", table.to_csv())
         for drawing in drawings:
             _write(folder / FIGURES / f"{drawing.name}.svg", drawing.svg + "\n")
+            assert drawing.png is not None
             _write(folder / FIGURES / f"{drawing.name}.png", drawing.png)
         _write(folder / PAGE, page)
         files = sorted(str(path.relative_to(folder).as_posix()) for path in folder.rglob("*") if path.is_file())
@@ -208,28 +207,15 @@ def _predictions(evaluation: Evaluation) -> str:
 # -- Figures ------------------------------------------------------------------------------------------------------
 
 
-@dataclass(frozen=True)
-class _Drawing:
-    """A figure as it is stored and shown."""
-
-    name: str
-    kind: str
-    caption: str
-    alt: str
-    label: str
-    svg: str
-    png: bytes
-
-
-def _drawings(evaluations: Sequence[Evaluation], names: Mapping[str, Evaluation]) -> Iterator[_Drawing]:
+def _drawings(evaluations: Sequence[Evaluation], names: Mapping[str, Evaluation]) -> Iterator[Drawing]:
     """Scatter, Bland-Altman, sharpness-CP curve and training of each model that answers for both sides."""
     titled = methods(evaluations)
     for (name, evaluation), model in zip(names.items(), titled, strict=False):
         y, p, label = evaluation.subjects.truth, model.predicted, evaluation.label
 
-        def drawn(kind: str, figure: Figure, caption: str, alt: str, name: str = name, label: str = label) -> _Drawing:
+        def drawn(kind: str, figure: Figure, caption: str, alt: str, name: str = name, label: str = label) -> Drawing:
             svg, png = figures.figure_svg(figure, alt), figures.figure_png(figure)
-            return _Drawing(f"{kind}-{name}", kind, caption, alt, label, svg, png)
+            return Drawing(f"{kind}-{name}", kind, caption, alt, label, svg, png)
 
         if len(model.sides) == 2:
             yield drawn("scatter", *_scatter(evaluation, model))
@@ -320,97 +306,52 @@ def _training(evaluation: Evaluation, model: Scored) -> tuple[Figure, str, str]:
 # -- Page ---------------------------------------------------------------------------------------------------------
 
 
-@dataclass(frozen=True)
-class _Listing:
-    title: str
-    text: str
-
-
-@dataclass(frozen=True)
-class _KeyNumber:
-    name: str
-    value: str
-    interval: str
-
-
-@dataclass(frozen=True)
-class _Section:
-    """A section of the page; what is empty is not shown."""
-
-    id: str
-    title: str
-    paragraphs: tuple[str, ...] = ()
-    points: tuple[str, ...] = ()
-    drawings: tuple[_Drawing, ...] = ()
-    tables: tuple[str, ...] = ()
-    listings: tuple[_Listing, ...] = ()
-
-
-def _page(evaluations: Sequence[Evaluation], tables: Sequence[Table], drawings: Sequence[_Drawing], title: str) -> str:
-    try:
-        from jinja2 import Environment, StrictUndefined
-        from markupsafe import Markup
-    except ImportError as error:
-        raise MissingExtraError("jinja2", "report") from error
+def _page(evaluations: Sequence[Evaluation], tables: Sequence[Table], drawings: Sequence[Drawing], title: str) -> str:
     check_comparable(evaluations)
-    folder = resources.files("nigradat.report") / "templates"
-    first = evaluations[0]
-    html = {table.name: Markup(table.to_html()) for table in tables}
-    safe = [_Drawing(**{**vars(d), "svg": Markup(d.svg)}) for d in drawings]
-    sections = [s for s in _sections(evaluations, html, safe) if _has_content(s)]
-    environment = Environment(autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True)
-    template = environment.from_string((folder / "evaluation.html").read_text(encoding="utf-8"))
-    page: str = template.render(
+    html = {table.name: table.to_html() for table in tables}
+    return render(
+        "evaluation.html",
         title=title,
-        style=Markup((folder / "style.css").read_text(encoding="utf-8")),
         headline=headline(evaluations),
-        intended_use=INTENDED_USE,
-        seen=first.tested.seen,
-        sections=sections,
-        what=_what(evaluations),
+        opening=Section("what", "What this is"),
         key_numbers=_key_numbers(evaluations),
+        sections=list(_sections(evaluations, html, drawings)),
+        seen=evaluations[0].tested.seen,
+        what=_what(evaluations),
         notes=list(dict.fromkeys(note for e in evaluations for note in e.notes)),
-        version=__version__,
     )
-    return page
-
-
-def _has_content(section: _Section) -> bool:
-    parts = (section.paragraphs, section.points, section.drawings, section.tables, section.listings)
-    return section.id == "what" or any(parts)
 
 
 def _sections(
-    evaluations: Sequence[Evaluation], html: Mapping[str, str], drawings: Sequence[_Drawing]
-) -> Iterator[_Section]:
+    evaluations: Sequence[Evaluation], html: Mapping[str, str], drawings: Sequence[Drawing]
+) -> Iterator[Section]:
     def tables(*names: str) -> tuple[str, ...]:
         return tuple(html[name] for name in names if name in html)
 
-    def drawn(*kinds: str) -> tuple[_Drawing, ...]:
+    def drawn(*kinds: str) -> tuple[Drawing, ...]:
         return tuple(d for kind in kinds for d in drawings if d.kind == kind)
 
-    yield _Section("what", "What this is")
-    yield _Section(
+    yield Section(
         "accuracy", "Accuracy", tables=tables("accuracy", "differences", "skill", "accuracy-more", "association")
     )
-    yield _Section("agreement", "Agreement", drawings=drawn("scatter", "bland-altman"), tables=tables("agreement"))
-    yield _Section(
+    yield Section("agreement", "Agreement", drawings=drawn("scatter", "bland-altman"), tables=tables("agreement"))
+    yield Section(
         "intervals",
         "Intervals",
         paragraphs=_about_intervals(evaluations),
         drawings=drawn("sharpness-cp"),
         tables=tables("intervals", "uncertainty"),
     )
-    yield _Section("cohort", "Cohort", tables=tables("cohort"))
-    yield _Section("training", "Training", drawings=drawn("training"))
-    yield _Section(
+    yield Section("cohort", "Cohort", tables=tables("cohort"))
+    yield Section("training", "Training", drawings=drawn("training"))
+    yield Section(
         "published",
         "Published values, for reference",
         paragraphs=("What the paper reports on its own patients. Nothing above was fitted to these rows.",),
         tables=tables("published-accuracy", "published-uncertainty"),
     )
-    yield _Section("made", "How it was made", listings=tuple(_made(evaluations)))
-    yield _Section("limits", "Limits", points=tuple(_limits(evaluations)))
+    yield Section("made", "How it was made", listings=tuple(_made(evaluations)))
+    yield Section("limits", "Limits", points=tuple(_limits(evaluations)))
 
 
 def _what(evaluations: Sequence[Evaluation]) -> list[str]:
@@ -431,19 +372,19 @@ def _what(evaluations: Sequence[Evaluation]) -> list[str]:
     ]
 
 
-def _key_numbers(evaluations: Sequence[Evaluation]) -> list[_KeyNumber]:
+def _key_numbers(evaluations: Sequence[Evaluation]) -> list[KeyNumber]:
     """The four numbers of the first model that are read first."""
     first = evaluations[0]
     model = first.model
     who = f" ({model.title})" if len(evaluations) > 1 else ""
     level = f"{100 * first.settings.confidence:g} %: "
 
-    def of(name: str, score: str) -> _KeyNumber:
+    def of(name: str, score: str) -> KeyNumber:
         sides = model.scores[score]
         estimate: Estimate | None = sides.average or sides.right or sides.left
         cell = Cell.of(estimate)
         side = "average of both sides" if sides.average else ", ".join(s.value for s in model.sides)
-        return _KeyNumber(f"{name}, {side}{who}", cell.text, level + cell.interval if cell.interval else "")
+        return KeyNumber(f"{name}, {side}{who}", cell.text, level + cell.interval if cell.interval else "")
 
     found = [of("R", "pearson_r"), of("RMSE in SBR", "rmse")]
     if model.intervals:
@@ -451,9 +392,9 @@ def _key_numbers(evaluations: Sequence[Evaluation]) -> list[_KeyNumber]:
     return found
 
 
-def _coverage_number(intervals: Intervals, side: Side, level: str, who: str) -> _KeyNumber:
+def _coverage_number(intervals: Intervals, side: Side, level: str, who: str) -> KeyNumber:
     c = intervals.coverage[side]
-    return _KeyNumber(
+    return KeyNumber(
         f"{side.value} SBR inside the {100 * intervals.level:g} % interval{who}",
         f"{c.covered} of {c.patients}",
         f"{level}({c.low:.3f}, {c.high:.3f})",
@@ -474,11 +415,11 @@ def _about_intervals(evaluations: Sequence[Evaluation]) -> tuple[str, ...]:
     return ()
 
 
-def _made(evaluations: Sequence[Evaluation]) -> Iterator[_Listing]:
+def _made(evaluations: Sequence[Evaluation]) -> Iterator[Listing]:
     first = evaluations[0]
-    yield _Listing("Commands", "\n".join(_commands(evaluations)))
+    yield Listing("Commands", "\n".join(_commands(evaluations)))
     versions = "\n".join(f"{name} {version}" for name, version in first.made_with.items())
-    yield _Listing("Versions", versions)
+    yield Listing("Versions", versions)
     hashes = [f"tested cohort {first.tested.cohort}  {first.tested.sha256}"]
     for e in evaluations:
         training = e.card.get("training", {})
@@ -486,10 +427,10 @@ def _made(evaluations: Sequence[Evaluation]) -> Iterator[_Listing]:
         for key, name in (("cohort_sha256", "training cohort"), ("split_sha256", "split")):
             if key in training:
                 hashes.append(f"{name} of {e.run.name}  {training[key]}")
-    yield _Listing("SHA-256", "\n".join(dict.fromkeys(hashes)))
+    yield Listing("SHA-256", "\n".join(dict.fromkeys(hashes)))
     for e in evaluations:
         if "config" in e.card:
-            yield _Listing(f"{e.run.name}.toml", _toml(e.card["config"]))
+            yield Listing(f"{e.run.name}.toml", _toml(e.card["config"]))
 
 
 def _commands(evaluations: Sequence[Evaluation]) -> Iterator[str]:

@@ -11,8 +11,7 @@ import csv
 import json
 import os
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, replace
-from importlib import resources
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
@@ -20,7 +19,6 @@ import numpy as np
 
 from nigradat import __version__
 from nigradat.anatomy import Side
-from nigradat.errors import MissingExtraError
 from nigradat.evaluation import figures, published
 from nigradat.evaluation.comparison import Comparison, MethodResult, compare
 from nigradat.evaluation.contrasts import FAMILY, Contrast, Pair
@@ -43,6 +41,7 @@ from nigradat.models.registry import get_method
 from nigradat.models.symmetric import PAPER_SBR_MAX
 from nigradat.models.weights import INTENDED_USE
 from nigradat.report.checklists import claim, tripod_ai
+from nigradat.report.layout import Drawing, KeyNumber, Listing, Section, render
 from nigradat.report.methods_text import (
     StudyFacts,
     cohort_command,
@@ -165,21 +164,9 @@ def _written_before(out: Path) -> set[str]:
 # -- Figures ------------------------------------------------------------------------------------------------------
 
 
-@dataclass(frozen=True)
-class _Drawing:
-    """A figure as it is stored and shown."""
-
-    name: str
-    kind: str
-    caption: str
-    alt: str
-    label: str
-    svg: str
-
-
-def _drawings(comparison: Comparison, facts: StudyFacts) -> Iterator[_Drawing]:
-    def drawn(name: str, kind: str, figure: Figure, caption: str, alt: str) -> _Drawing:
-        return _Drawing(name, kind, caption, alt, facts.label, figures.figure_svg(figure, alt))
+def _drawings(comparison: Comparison, facts: StudyFacts) -> Iterator[Drawing]:
+    def drawn(name: str, kind: str, figure: Figure, caption: str, alt: str) -> Drawing:
+        return Drawing(name, kind, caption, alt, facts.label, figures.figure_svg(figure, alt))
 
     label = facts.label
     yield drawn("methods", "methods", *_forest(comparison, label))
@@ -419,105 +406,70 @@ def _findings(comparison: Comparison, facts: StudyFacts) -> Iterator[str]:
         yield f"Failed: {failed.title}, {_which(failed)}: {failed.failed}"
 
 
-def _key_numbers(comparison: Comparison) -> list[tuple[str, str, str]]:
-    """Value, interval and name of what is read first: R and MAE of the main methods."""
+def _key_numbers(comparison: Comparison) -> list[KeyNumber]:
+    """R and MAE of the main methods."""
     rows = [m for name in MAIN for m in comparison.methods if m.method == name and m.fits]
     rows = rows or [m for m in comparison.methods if m.fits and m.role == "model"][:2]
     out = []
     for m in rows:
         for key in ("pearson_r", "mae"):
             cell = Cell.of(_headline(m, key))
-            out.append((cell.text, cell.interval, f"{PRIMARY_NAMES[key]}, {m.title}"))
+            out.append(KeyNumber(f"{PRIMARY_NAMES[key]}, {m.title}", cell.text, cell.interval))
     return out
 
 
 # -- Page ---------------------------------------------------------------------------------------------------------
 
 
-@dataclass(frozen=True)
-class _Section:
-    """A section of the page; what is empty is not shown. ``more`` are folded tables: title and HTML."""
-
-    id: str
-    title: str
-    paragraphs: tuple[str, ...] = ()
-    points: tuple[str, ...] = ()
-    drawings: tuple[_Drawing, ...] = ()
-    tables: tuple[str, ...] = ()
-    more: tuple[tuple[str, str], ...] = ()
-    listings: tuple[tuple[str, str], ...] = ()
-
-    @property
-    def has_content(self) -> bool:
-        """Anything to show."""
-        return any((self.paragraphs, self.points, self.drawings, self.tables, self.more, self.listings))
-
-
 def _page(
-    comparison: Comparison,
-    facts: StudyFacts,
-    tables: Sequence[Table],
-    drawings: Sequence[_Drawing],
-    methods: str,
+    comparison: Comparison, facts: StudyFacts, tables: Sequence[Table], drawings: Sequence[Drawing], methods: str
 ) -> str:
-    try:
-        from jinja2 import Environment, StrictUndefined
-        from markupsafe import Markup
-    except ImportError as error:
-        raise MissingExtraError("jinja2", "report") from error
-    folder = resources.files("nigradat.report") / "templates"
-    shown = {table.name: (table.title, Markup(table.to_html())) for table in tables}
-    safe = [replace(d, svg=Markup(d.svg)) for d in drawings]
-    sections = [s for s in _sections(facts, shown, safe, methods) if s.has_content]
-    environment = Environment(autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True)
-    template = environment.from_string((folder / "study.html").read_text(encoding="utf-8"))
-    page: str = template.render(
+    shown = {table.name: Listing(table.title, table.to_html()) for table in tables}
+    return render(
+        "study.html",
         title=TITLE,
-        style=Markup((folder / "style.css").read_text(encoding="utf-8")),
         headline=headline(comparison, facts),
-        intended_use=INTENDED_USE,
+        opening=Section("found", "What this study found"),
+        key_numbers=_key_numbers(comparison),
+        sections=list(_sections(facts, shown, drawings, methods)),
         note=facts.plan.get("note", ""),
         claims=claims(comparison),
         findings=list(_findings(comparison, facts)),
-        key_numbers=_key_numbers(comparison),
         is_phantom=facts.is_phantom,
         design=f"{design_sentence(facts)} {parts_sentence(facts)}",
         paper=f"The paper tested {published.TEST_PATIENTS} patients and gave no intervals.",
-        sections=sections,
-        version=__version__,
     )
-    return page
 
 
 def _sections(
-    facts: StudyFacts, shown: Mapping[str, tuple[str, str]], drawings: Sequence[_Drawing], methods: str
-) -> Iterator[_Section]:
+    facts: StudyFacts, shown: Mapping[str, Listing], drawings: Sequence[Drawing], methods: str
+) -> Iterator[Section]:
     def tables(*names: str) -> tuple[str, ...]:
-        return tuple(shown[name][1] for name in names if name in shown)
+        return tuple(shown[name].text for name in names if name in shown)
 
-    def folded(*names: str) -> tuple[tuple[str, str], ...]:
+    def folded(*names: str) -> tuple[Listing, ...]:
         return tuple(shown[name] for name in names if name in shown)
 
-    def drawn(*kinds: str) -> tuple[_Drawing, ...]:
+    def drawn(*kinds: str) -> tuple[Drawing, ...]:
         return tuple(d for kind in kinds for d in drawings if d.kind == kind)
 
-    yield _Section(
+    yield Section(
         "accuracy",
         "Accuracy",
         drawings=drawn("methods"),
         tables=tables("accuracy", "published-accuracy"),
         more=folded("accuracy-pooled", "accuracy-more", "association", "accuracy-log", "asymmetry", "variation"),
     )
-    yield _Section(
+    yield Section(
         "differences",
         "Differences between methods",
         drawings=drawn("contrasts"),
         tables=tables("contrasts", "contrast-tests"),
     )
-    yield _Section("ablation", "Ablation", tables=tables("ablation"))
-    yield _Section("extensions", "Extensions", tables=tables("extensions"))
-    yield _Section("skill", "Against the best that can be known", tables=tables("skill"))
-    yield _Section(
+    yield Section("ablation", "Ablation", tables=tables("ablation"))
+    yield Section("extensions", "Extensions", tables=tables("extensions"))
+    yield Section("skill", "Against the best that can be known", tables=tables("skill"))
+    yield Section(
         "uncertainty",
         "Uncertainty",
         (
@@ -530,22 +482,22 @@ def _sections(
         tables=tables("uncertainty", "published-uncertainty", "intervals"),
         more=folded("uncertainty-modes", "intervals-modes"),
     )
-    yield _Section(
+    yield Section(
         "low-uptake",
         "Low uptake, and earlier works",
         tables=tables("binary", "previous", "readings", "published-agreement"),
     )
-    yield _Section("agreement", "Single predictions", drawings=drawn("scatter", "bland-altman"))
-    yield _Section("training", "Training", drawings=drawn("convergence"), tables=tables("time"), more=folded("fits"))
-    yield _Section("splits", "Splits", tables=tables("splits"))
+    yield Section("agreement", "Single predictions", drawings=drawn("scatter", "bland-altman"))
+    yield Section("training", "Training", drawings=drawn("convergence"), tables=tables("time"), more=folded("fits"))
+    yield Section("splits", "Splits", tables=tables("splits"))
     commands = "\n".join(command for command in (cohort_command(facts), study_command(facts)) if command)
-    yield _Section(
+    yield Section(
         "methods",
         "Methods",
         ("The same text is in methods.md; the checklists TRIPOD+AI and CLAIM lie in checklists/.",),
-        listings=(("methods.md", methods), ("Commands", commands)),
+        listings=(Listing("methods.md", methods), Listing("Commands", commands)),
     )
-    yield _Section("limits", "Limitations", points=tuple(limitations(facts)))
+    yield Section("limits", "Limitations", points=tuple(limitations(facts)))
 
 
 def limitations(facts: StudyFacts) -> Iterator[str]:
