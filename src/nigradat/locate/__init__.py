@@ -1,0 +1,1 @@
+"""From a volume to the two nigrosome-1 centres."""

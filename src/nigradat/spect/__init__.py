@@ -1,0 +1,1 @@
+"""From DaT-SPECT to the SBR of each side."""
