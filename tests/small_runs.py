@@ -62,9 +62,10 @@ def write_run(
     sharing: Sharing | None = None,
     head_dropout: float = 0.2,
     seed: int = 0,
+    split: Split | None = None,
 ) -> tuple[Path, Split]:
     """A run folder as training would leave it, but with fresh weights."""
-    split = make_split(cohort, seed=1)
+    split = split or make_split(cohort, seed=1)
     spec = ModelSpec(
         widths=(2, 2, 2, 4), sharing=sharing or get_method(method).sharing, head_dropout=head_dropout, sbr_max=6.84
     )

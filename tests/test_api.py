@@ -13,6 +13,7 @@ import nigradat.cli
 
 FUNCTIONS = {
     "calibrate": "run, cohort, *, mode=, samples=, seed=, level=",
+    "calibrate_folds": "run, folds, cohort, *, mode=, samples=, seed=, level=",
     "compare": "records, *, level=, threshold=, scale, resamples=, seed=, confidence=, pairs=",
     "create_model": "name, spec=, seed=",
     "evaluate": "run, cohort, *, trained_on=, subset=, level=, rule=, resamples=, seed=, allow_other_scale=, progress=",

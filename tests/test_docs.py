@@ -198,11 +198,11 @@ def in_place(prepared, monkeypatch) -> None:
 
     def stand_in(real: Any) -> Any:
         def call(*args: Any, **kwargs: Any) -> Any:
-            return inspect.signature(real).bind(*args, **kwargs).arguments["out"]
+            return inspect.signature(real).bind(*args, **kwargs).arguments.get("out")
 
         return call
 
-    for name in ("simulate", "train", "pack_cohort", "import_published", "run_study", "run_sweep"):
+    for name in ("simulate", "train", "pack_cohort", "import_published", "run_study", "run_sweep", "calibrate_folds"):
         monkeypatch.setattr(nigradat, name, stand_in(getattr(nigradat, name)))
 
 

@@ -40,6 +40,7 @@ if TYPE_CHECKING:
     from nigradat.training.split import make_folds as make_folds
     from nigradat.training.split import make_split as make_split
     from nigradat.uncertainty.calibration import calibrate as calibrate
+    from nigradat.uncertainty.cross_validation import calibrate_folds as calibrate_folds
     from nigradat.uncertainty.predict import predict as predict
 
 _HOME = {
@@ -50,6 +51,7 @@ _HOME = {
     "Side": "anatomy",
     "Split": "training.split",
     "calibrate": "uncertainty.calibration",
+    "calibrate_folds": "uncertainty.cross_validation",
     "compare": "evaluation.comparison",
     "create_model": "models.registry",
     "evaluate": "evaluation.evaluate",

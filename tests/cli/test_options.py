@@ -20,7 +20,8 @@ import typer
 import nigradat.evaluation.evaluate
 import nigradat.report.study_page
 import nigradat.study.sweep
-import nigradat.study.timing  # noqa: F401
+import nigradat.study.timing
+import nigradat.uncertainty.cross_validation  # noqa: F401
 from nigradat.cli.app import app
 from nigradat.models.weights import load_model, read_card
 from nigradat.pair import PatientPrediction, SidePrediction
@@ -67,7 +68,14 @@ CASES: dict[str, tuple[list[str], dict[str, Any]]] = {
     "train": (["COHORT", "OUT"], TRAIN),
     "calibrate": (
         ["RUN", "COHORT"],
-        {"--symmetric-mode": "s6", "--samples": "50", "--level": "0.8", "--seed": "4", "--json": None},
+        {
+            "--symmetric-mode": "s6",
+            "--samples": "50",
+            "--fold": "RUN",
+            "--level": "0.8",
+            "--seed": "4",
+            "--json": None,
+        },
     ),
     "evaluate": (
         ["RUN", "COHORT"],
@@ -212,7 +220,9 @@ def calls(monkeypatch: pytest.MonkeyPatch, small_cohort, small_run) -> Iterator[
     note("io.pack.pack_cohort", lambda *_, **__: small_cohort)
     note("training.fit.train", lambda *_, **__: None)
     note("models.weights.read_card", lambda *_: card)
-    note("uncertainty.calibration.calibrate", lambda *_, **__: Calibration("s1", 100, 0, scores, 40, "", ""))
+    note("uncertainty.calibration.calibrate", lambda *_, **__: Calibration("s1", 100, 0, scores, scores, 40, "", ""))
+    crossed = SimpleNamespace(patients=40, promise=lambda level: f"{level}")
+    note("uncertainty.cross_validation.calibrate_folds", lambda *_, **__: crossed)
     note("evaluation.evaluate.evaluate", lambda *_, **__: Evaluated())
     note("report.page.write_evaluation", lambda _, out, **__: Path(out))
     note("models.weights.load_model", lambda *_: loaded)
@@ -299,7 +309,7 @@ def test_a_split_file_is_the_one_that_is_used(call, calls, places):
         (["train", "COHORT", "OUT", "--split", "TOML"], ["no split file"]),
         (["cohort", "m.tsv", "OUT", "--affine", "both"], ["--affine both", "auto, sform, qform"]),
         (["predict", "x.mat", "--model", "RUN", "--affine", "both"], ["--affine both"]),
-        (["predict", "x.mat", "--model", "RUN", "--rule", "guess"], ["'guess'", "conformal, nominal-cp"]),
+        (["predict", "x.mat", "--model", "RUN", "--rule", "guess"], ["'guess'", "conformal, mondrian, joint, cv+"]),
         (["calibrate", "RUN", "COHORT", "--symmetric-mode", "s9"], ["'s9'", "mc, s1"]),
         (["study", "COHORT", "OUT", "--device", "tpu"], ["--device tpu"]),
         (["study", "COHORT", "OUT", "--engine", "slurm"], ["--engine slurm", "processes, ray"]),

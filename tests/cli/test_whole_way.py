@@ -35,7 +35,7 @@ def way(call, tmp_path_factory) -> Path:
     assert "no-interval" in {flag["code"] for flag in uncalibrated["patients"][0]["flags"]}
     calibrated = call("calibrate", folder / "run", folder / "cohort", "--level", 0.5, "--json").done()
     assert calibrated.json["patients"] == 2
-    assert "at least 50 %" in calibrated.json["promise"]
+    assert "at least 50 %" in calibrated.json["rules"][0]["promise"]
     return folder
 
 

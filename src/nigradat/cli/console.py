@@ -25,7 +25,9 @@ Level = Annotated[float, typer.Option("--level", min=0.01, max=0.999, help="Leve
 Rule = Annotated[
     str,
     typer.Option(
-        "--rule", help="How the interval's width is chosen: conformal (with a promise) or nominal-cp (as the paper)."
+        "--rule",
+        help="What the interval promises: conformal (each side), mondrian (each side within each third of the "
+        "predictions), joint (both sides together), cv+ (from folds), nominal-cp (as the paper; nothing).",
     ),
 ]
 Engine = Annotated[str, typer.Option("--engine", help="Where the fits run: processes (of this machine) or ray.")]

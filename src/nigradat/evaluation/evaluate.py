@@ -25,6 +25,7 @@ from nigradat.phantom.oracle import TRUTH_FOLDER, Sides, oracle_predict, read_tr
 from nigradat.training.fit import LOG_NAME, SPLIT_NAME
 from nigradat.training.split import PARTS, Split
 from nigradat.uncertainty.calibration import Calibration, Rule, check_unseen, load_calibration
+from nigradat.uncertainty.cross_validation import CrossCalibration, load_cross_calibration
 from nigradat.uncertainty.mc_dropout import Draws, draw_predictions, has_spread, predict_sbr
 from nigradat.uncertainty.symmetric_mc import DEFAULT_MODE, Spread, SymmetricMode, symmetric_spread
 
@@ -39,6 +40,13 @@ _SEEN: Final = {
     "stop": "These patients STOPPED the training, so the weights were selected on them",
     "calibration": "These patients CALIBRATED the intervals",
     VALIDATION: "Half of these patients STOPPED the training and the other half CALIBRATED the intervals",
+}
+
+_RULE_TITLES: Final[dict[Rule, str]] = {
+    "conformal": "Split conformal",
+    "mondrian": "Mondrian by thirds of the prediction",
+    "joint": "Joint for both sides",
+    "nominal-cp": "Nominal CP",
 }
 
 
@@ -94,8 +102,9 @@ def evaluate(
     calibration = load_calibration(loaded)
     if calibration is not None and not tested.own and calibration.cohort_sha256 == data.sha256:
         tested = TestedOn(**{**vars(tested), "seen": f"{_SEEN['calibration']}: this is no test of their coverage"})
-    answer = _predict(loaded, data, rows, calibration, progress)
-    traces, intervals, notes = _uncertainty(loaded, calibration, answer, subjects, level, rule, how)
+    cross = load_cross_calibration(loaded) if rule == "cv+" else None
+    answer = _predict(loaded, data, rows, calibration, cross, level, progress)
+    traces, intervals, notes = _uncertainty(loaded, calibration, cross, answer, subjects, level, rule, how)
     title = str(loaded.card.get("title", loaded.folder.name))
     model = score(
         str(loaded.card.get("name", loaded.folder.name)),
@@ -248,10 +257,11 @@ def _parts(
 
 @dataclass(frozen=True, eq=False)
 class _Answer:
-    """Point predictions ``(n, 2)`` SBR, and what a spread is made of; nothing for a model that has no spread."""
+    """Point predictions ``(n, 2)`` SBR, what a spread is made of (nothing for a model that has none), CV+ intervals."""
 
     sbr: Array
     drawn: Draws | None
+    cv_plus: tuple[Array, Array] | None = None
 
 
 def _chunks(data: PackedCohort, rows: Rows) -> Iterator[npt.NDArray[np.float32]]:
@@ -260,29 +270,39 @@ def _chunks(data: PackedCohort, rows: Rows) -> Iterator[npt.NDArray[np.float32]]
 
 
 def _predict(
-    loaded: LoadedModel, data: PackedCohort, rows: Rows, calibration: Calibration | None, progress: Progress | None
+    loaded: LoadedModel,
+    data: PackedCohort,
+    rows: Rows,
+    calibration: Calibration | None,
+    cross: CrossCalibration | None,
+    level: float,
+    progress: Progress | None,
 ) -> _Answer:
     spreads = has_spread(loaded.model)
     count, seed = (_SAMPLES, 0) if calibration is None else (calibration.samples, calibration.seed)
-    points, draws = [], []
+    points, draws, crossed = [], [], []
     done = 0
     for patches in _chunks(data, rows):
         if spreads:
             draws.append(draw_predictions(loaded.model, patches, samples=count, seed=seed))
         else:
             points.append(predict_sbr(loaded.model, patches))
+        if cross is not None:
+            crossed.append(cross.interval(patches, level))
         done += len(patches)
         if progress is not None:
             progress(done, len(rows))
     if not spreads:
         return _Answer(np.concatenate(points), None)
     drawn = Draws.joined(draws)
-    return _Answer(drawn.point, drawn)
+    ends = [np.concatenate(end) for end in zip(*crossed, strict=True)]
+    return _Answer(drawn.point, drawn, (ends[0], ends[1]) if ends else None)
 
 
 def _uncertainty(
     loaded: LoadedModel,
     calibration: Calibration | None,
+    cross: CrossCalibration | None,
     answer: _Answer,
     subjects: Subjects,
     level: float,
@@ -311,27 +331,37 @@ def _uncertainty(
             traces.append(trace(name, title, spread.centre, spread.spread, subjects, scale, how, level))
         else:
             notes.append(f"{title}: its intervals are cut with the other side's, so it has no curve c +- k S.")
-    if calibration is None:
+    if rule == "cv+" and (cross is None or answer.cv_plus is None):
+        notes.append("No CV+ interval: the run has no folds. Run 'nigradat calibrate' with --fold.")
+        return traces, [], notes
+    if cross is not None and answer.cv_plus is not None:
+        lower, upper = answer.cv_plus
+        name, k, promise, n = f"CV+, {cross.mode}", None, cross.promise(level), cross.patients
+    elif calibration is None:
         notes.append("Not calibrated: the spreads below are raw and make no interval. Run 'nigradat calibrate'.")
         return traces, [], notes
-    try:
-        k = calibration.multiplier(level, rule)
-    except CalibrationError as error:
-        notes.append(f"No calibrated interval: {error}")
-        return traces, [], notes
-    lower, upper = calibration.spread(drawn, scale).interval(k)
+    else:
+        spread = calibration.spread(drawn, scale)
+        try:
+            k = calibration.multiplier(level, rule, spread.centre)
+        except CalibrationError as error:
+            notes.append(f"No calibrated interval: {error}")
+            return traces, [], notes
+        lower, upper = spread.interval(k)
+        name, promise = f"{_RULE_TITLES[rule]}, {calibration.mode}", calibration.promise(level, rule)
+        n = calibration.patients
     judged = judge_intervals(
-        f"{'Split conformal' if rule == 'conformal' else 'Nominal CP'}, {calibration.mode}",
+        name,
         lower,
         upper,
         subjects,
         scale,
         how,
         level=level,
-        promise=calibration.promise(level, rule),
-        calibrated_on=calibration.patients,
+        promise=promise,
+        calibrated_on=n,
         conformal=rule == "conformal",
-        multiplier=k,
+        multiplier=k if k is not None and k.ndim == 1 else None,
     )
     return traces, [judged], notes
 

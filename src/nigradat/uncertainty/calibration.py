@@ -1,10 +1,13 @@
 """From a spread to an interval with a promise: multipliers from patients that served for nothing else.
 
-The scores of the calibration patients are kept, so that an interval at any level can be made later. Two ways to choose
-the multiplier k, per side:
+The scores of the calibration patients are kept, so that an interval at any level can be made later. A rule chooses the
+multiplier k; each promises something else. n is patients, never sides.
 
-* ``conformal``: the ``ceil((n + 1) level)``-th smallest score. Promise: averaged over calibration sets, a new patient
-  of the same kind is covered with a probability of at least ``level`` per side (Vovk 2005). n is patients, never sides.
+* ``conformal``: per side, the ``ceil((n + 1) level)``-th smallest score. Promise: averaged over calibration sets, a new
+  patient of the same kind is covered with a probability of at least ``level`` on each side (Vovk 2005).
+* ``mondrian``: the same within each third of the predictions, per side. The promise then holds within each third.
+* ``joint``: both sides at once, by the patient's larger score. Promise: both intervals cover together.
+* ``cv+``: for cohorts too small to spare calibration patients; see :mod:`nigradat.uncertainty.cross_validation`.
 * ``nominal-cp``: k at which the calibration patients' own CP curve reaches the level, as the paper traces it. No
   promise beyond those patients.
 """
@@ -14,8 +17,9 @@ from __future__ import annotations
 import json
 import os
 from dataclasses import asdict, dataclass
+from itertools import pairwise
 from pathlib import Path
-from typing import Any, Literal, cast, get_args
+from typing import Any, Final, Literal, get_args
 
 import numpy as np
 import numpy.typing as npt
@@ -24,7 +28,7 @@ from nigradat.anatomy import Side
 from nigradat.errors import CalibrationError, ConfigError
 from nigradat.io.files import write_json
 from nigradat.io.pack import PackedCohort, load_cohort, verify
-from nigradat.metrics.conformal import conformal_quantile, conformal_rank
+from nigradat.metrics.conformal import conformal_quantile, conformal_rank, patients_needed
 from nigradat.metrics.intervals import k_at_cp, sharpness_cp_curve
 from nigradat.models.weights import LoadedModel, load_model
 from nigradat.training.fit import SPLIT_NAME, fingerprints, name_hash
@@ -41,15 +45,17 @@ from nigradat.uncertainty.symmetric_mc import (
 )
 
 CALIBRATION_NAME = "calibration.json"
-Rule = Literal["conformal", "nominal-cp"]
+Rule = Literal["conformal", "mondrian", "joint", "cv+", "nominal-cp"]
+RULES: Final[tuple[Rule, ...]] = get_args(Rule)
+THIRDS: Final = ("low", "middle", "high")  # of the predictions
 Array = npt.NDArray[np.float64]
 
 
 def check_rule(rule: str) -> Rule:
     """A rule's name, or a :class:`~nigradat.errors.ConfigError` that lists them."""
-    if rule not in get_args(Rule):
-        raise ConfigError(f"no rule is called '{rule}'", ", ".join(get_args(Rule)))
-    return cast(Rule, rule)
+    if rule not in RULES:
+        raise ConfigError(f"no rule is called '{rule}'", ", ".join(RULES))
+    return rule
 
 
 @dataclass(frozen=True, eq=False)
@@ -59,8 +65,9 @@ class Calibration:
     Attributes:
         mode: candidate of :mod:`nigradat.uncertainty.symmetric_mc`.
         samples, seed: of the Monte-Carlo draws; the same ones are used for prediction.
-        scores: sorted scores per side, right first; ``(2, n)``, NaN for a side without an answer, inf where a spread
+        scores: one a patient and side, right first; ``(2, n)``, NaN for a side without an answer, inf where a spread
             was 0.
+        centres: what the scores are distances from, ``(2, n)`` SBR, in the same order of patients.
         patients: how many patients calibrated.
         cohort_sha256, weights_sha256: what this belongs to.
         fusion: numbers of ``s7`` or None.
@@ -70,46 +77,113 @@ class Calibration:
     samples: int
     seed: int
     scores: Array
+    centres: Array
     patients: int
     cohort_sha256: str
     weights_sha256: str
     fusion: Fusion | None = None
 
-    def multiplier(self, level: float, rule: Rule = "conformal") -> Array:
-        """k per side, ``(2,)``; NaN for a side without an answer.
+    def multiplier(self, level: float, rule: Rule = "conformal", centre: npt.ArrayLike | None = None) -> Array:
+        """k of the interval ``centre +- k S``.
+
+        Args:
+            level: to be promised.
+            rule: see the module.
+            centre: ``(m, 2)`` SBR, the centres of the new predictions; ``mondrian`` needs them, the others do not.
+
+        Returns:
+            ``(2,)``, one a side, NaN for a side without an answer; for ``mondrian`` ``(m, 2)``, one a prediction.
 
         Raises:
             CalibrationError: too few patients for the level; the number needed is named.
+            ConfigError: ``mondrian`` without centres, or ``cv+``, whose intervals have no one k.
         """
+        if rule == "cv+":
+            raise ConfigError("a multiplier of cv+", "conformal, mondrian, joint or nominal-cp")
+        if rule == "mondrian":
+            if centre is None:
+                raise ConfigError("mondrian without the predictions' centres", "centre of shape (m, 2)")
+            new = np.asarray(centre, dtype=np.float64)
+            return np.stack([self._by_third(side, new[:, side.index], level) for side in Side], axis=1)
+        answered = ~np.isnan(self.scores).any(axis=1)
         out = np.full(2, np.nan)
-        for side in Side:
-            scores = self.scores[side.index]
-            if np.isnan(scores).any():
-                continue
+        if rule == "joint":
+            out[answered] = conformal_quantile(self.scores[answered].max(axis=0), level)
+            return out
+        for i in np.flatnonzero(answered):
             if rule == "conformal":
-                out[side.index] = conformal_quantile(scores, level)
+                out[i] = conformal_quantile(self.scores[i], level)
             else:
-                ones = np.ones(len(scores))
-                out[side.index] = float(k_at_cp(sharpness_cp_curve(scores, 0 * ones, ones, 1.0), level))
+                ones = np.ones(self.patients)
+                out[i] = float(k_at_cp(sharpness_cp_curve(self.scores[i], 0 * ones, ones, 1.0), level))
         return out
+
+    def thirds(self, side: Side) -> tuple[Array, tuple[Array, Array, Array]]:
+        """How ``mondrian`` divides the predictions of a side: two cuts in SBR, and the scores of each third.
+
+        A new patient's third is that of its rank among itself and the n calibration patients, which treats all n + 1
+        alike, as the promise needs. The patients at the cuts therefore belong to neither side of them.
+        """
+        order = np.argsort(self.centres[side.index], kind="stable")
+        ends = [-(-t * (self.patients + 1) // 3) for t in range(4)]  # ranks of n + 1, from 0
+        low, middle, high = (self.scores[side.index][order[a : b - 1]] for a, b in pairwise(ends))
+        return self.centres[side.index][order[[ends[1] - 1, ends[2] - 1]]], (low, middle, high)
+
+    def _by_third(self, side: Side, centre: Array, level: float) -> Array:
+        if np.isnan(self.scores[side.index]).any():
+            return np.full(len(centre), np.nan)
+        self._check_thirds(level)
+        cuts, scores = self.thirds(side)
+        k = np.array([conformal_quantile(third, level) for third in scores])
+        return np.where(np.isnan(centre), np.nan, k[np.searchsorted(cuts, centre, side="left")])
+
+    def _check_thirds(self, level: float) -> None:
+        if (needed := patients_needed(level)) > (self.patients + 1) // 3 - 1:
+            raise CalibrationError(
+                f"{self.patients} calibration patients, of which a third counts, for an interval at level {level:g}",
+                f"at least {3 * needed + 2} patients",
+                "Calibrate on more patients, ask for a lower level or take the rule conformal",
+            )
 
     def spread(self, drawn: Draws, sbr_max: float) -> Spread:
         """Centre and spread of new predictions, in this calibration's mode."""
         return symmetric_spread(drawn.samples, self.mode, sbr_max, self.fusion, drawn.noise_sd)
 
     def promise(self, level: float, rule: Rule = "conformal") -> str:
-        """What an interval at this level promises, in words."""
-        n = self.patients
+        """What an interval at this level promises, in words.
+
+        Raises:
+            CalibrationError: too few patients for ``mondrian``.
+            ConfigError: ``cv+``, whose promise is that of its own calibration.
+        """
+        n, share = self.patients, f"{100 * level:g} %"
+        if rule == "cv+":
+            raise ConfigError("the promise of cv+", "the one of its own calibration")
         if rule == "nominal-cp":
             return (
-                f"covers {100 * level:g} % of the {n} calibration patients' values on each side by construction; "
+                f"covers {share} of the {n} calibration patients' values on each side by construction; "
                 "no promise for new patients"
             )
-        rank = conformal_rank(n, level)
+        like = f"new patients like the {n} calibration patients"
+        average = "on average over such calibrations"
+        if rule == "joint":
+            return (
+                f"for at least {share} of {like} both sides' intervals cover together, {average} (split conformal "
+                f"on the larger score, rank {conformal_rank(n, level)} of {n}); not a promise for subgroups or for "
+                "other scanners"
+            )
+        if rule == "mondrian":
+            self._check_thirds(level)
+            sizes = sorted({len(scores) for scores in self.thirds(Side.RIGHT)[1]})
+            return (
+                f"on each side, and in each third of the predictions, at least {share} of {like} are covered {average} "
+                f"(Mondrian split conformal, {' or '.join(map(str, sizes))} patients a third); not a promise for "
+                "thirds of the true SBR, which nobody knows beforehand, for both sides at once or for other scanners"
+            )
         return (
-            f"on each side, at least {100 * level:g} % of new patients like the {n} calibration patients are covered "
-            f"on average over such calibrations (split conformal, rank {rank} of {n}); not a promise for subgroups, "
-            "for both sides at once or for other scanners"
+            f"on each side, at least {share} of {like} are covered {average} (split conformal, rank "
+            f"{conformal_rank(n, level)} of {n}); not a promise for subgroups, for both sides at once or for other "
+            "scanners"
         )
 
 
@@ -151,9 +225,16 @@ def calibrate(
     drawn = _draw(loaded, data, rows, samples, seed)
     fusion = _fit_fusion(loaded, data, samples, seed) if mode == "s7" else None
     spread = symmetric_spread(drawn.samples, mode, loaded.spec.sbr_max, fusion, drawn.noise_sd)
-    scores = np.sort(spread.score(data.sbr[rows]), axis=0).T
     calibration = Calibration(
-        mode, samples, seed, scores, n, data.sha256, loaded.card["sha256"]["model.safetensors"], fusion
+        mode,
+        samples,
+        seed,
+        spread.score(data.sbr[rows]).T,
+        spread.centre.T,
+        n,
+        data.sha256,
+        loaded.card["sha256"]["model.safetensors"],
+        fusion,
     )
     save_calibration(loaded.folder, calibration, level)
     return calibration
@@ -224,9 +305,10 @@ def save_calibration(folder: Path, calibration: Calibration, level: float) -> No
     write_json(
         folder / CALIBRATION_NAME,
         {
-            **{k: v for k, v in vars(calibration).items() if k not in ("scores", "fusion")},
+            **{k: v for k, v in vars(calibration).items() if k not in ("scores", "centres", "fusion")},
             "fusion": None if calibration.fusion is None else asdict(calibration.fusion),
-            "scores": {side.value: [_score_to_json(v) for v in calibration.scores[side.index]] for side in Side},
+            "scores": {side.value: [score_to_json(v) for v in calibration.scores[side.index]] for side in Side},
+            "centres": {side.value: [score_to_json(v) for v in calibration.centres[side.index]] for side in Side},
             "level": level,
             "multiplier": dict(zip([s.value for s in Side], calibration.multiplier(level), strict=True)),
             "promise": calibration.promise(level),
@@ -235,12 +317,13 @@ def save_calibration(folder: Path, calibration: Calibration, level: float) -> No
     )
 
 
-def _score_to_json(score: float) -> float | str | None:
+def score_to_json(score: float) -> float | str | None:
     """JSON has no infinity: it is written as text, apart from NaN, which is null."""
     return None if np.isnan(score) else "inf" if np.isinf(score) else float(score)
 
 
-def _score_from_json(value: float | str | None) -> float:
+def score_from_json(value: float | str | None) -> float:
+    """What :func:`score_to_json` wrote."""
     return np.nan if value is None else float(value)
 
 
@@ -255,18 +338,22 @@ def load_calibration(loaded: LoadedModel) -> Calibration | None:
         return None
     try:
         data: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
-        scores = np.array([[_score_from_json(v) for v in data["scores"][side.value]] for side in Side])
+        scores, centres = (
+            np.array([[score_from_json(v) for v in data[what][side.value]] for side in Side])
+            for what in ("scores", "centres")
+        )
         calibration = Calibration(
             check_mode(data["mode"]),
             int(data["samples"]),
             int(data["seed"]),
             scores,
+            centres,
             int(data["patients"]),
             data["cohort_sha256"],
             data["weights_sha256"],
             Fusion(**data["fusion"]) if data["fusion"] else None,
         )
-        if scores.ndim != 2 or scores.shape != (2, calibration.patients):
+        if scores.shape != (2, calibration.patients) or centres.shape != scores.shape:
             raise ValueError(f"scores of shape {scores.shape} for {calibration.patients} patients")
     except (ValueError, KeyError, TypeError, ConfigError) as error:
         raise CalibrationError(f"{path} is damaged ({error})", "the file that 'nigradat calibrate' wrote") from error

@@ -10,12 +10,14 @@ from typing import Any
 import numpy as np
 
 from nigradat.anatomy import Side
+from nigradat.errors import CalibrationError
 from nigradat.io.inputs import read_inputs
 from nigradat.io.nifti import AffineChoice
 from nigradat.metrics.cases import check_level
 from nigradat.models.weights import WEIGHTS_NAME, LoadedModel, load_model
 from nigradat.pair import Flag, NigralPair, PatientPrediction, SidePrediction
-from nigradat.uncertainty.calibration import Calibration, Rule, load_calibration
+from nigradat.uncertainty.calibration import Rule, load_calibration
+from nigradat.uncertainty.cross_validation import CV_PLUS_NAME, load_cross_calibration
 from nigradat.uncertainty.mc_dropout import CHUNK, draw_predictions, has_spread, predict_sbr
 from nigradat.uncertainty.symmetric_mc import DEFAULT_MODE, symmetric_spread
 
@@ -63,11 +65,18 @@ def predict_pairs(
     if drawn is not None and calibration is not None:
         spread = calibration.spread(drawn, loaded.spec.sbr_max)
         sd = spread.spread
-        low, high = spread.interval(calibration.multiplier(level, rule))
+        if rule != "cv+":
+            low, high = spread.interval(calibration.multiplier(level, rule, spread.centre))
     elif drawn is not None:
         mode = DEFAULT_MODE if len(loaded.model.sides) == 2 else "mc"
         sd = symmetric_spread(drawn.samples, mode, loaded.spec.sbr_max, noise_sd=drawn.noise_sd).spread
-    flags = model_flags(loaded, calibration)
+    if rule == "cv+":
+        if (cross := load_cross_calibration(loaded)) is None:
+            raise CalibrationError(
+                f"{loaded.folder} has no CV+ calibration", CV_PLUS_NAME, "Run 'nigradat calibrate' with --fold"
+            )
+        low, high = cross.interval(patches, level)
+    flags = model_flags(loaded, has_calibration=calibration is not None or rule == "cv+")
 
     def side_of(i: int, side: Side) -> SidePrediction | None:
         j = side.index
@@ -94,7 +103,7 @@ def predict_pairs(
     ]
 
 
-def model_flags(loaded: LoadedModel, calibration: Calibration | None) -> tuple[Flag, ...]:
+def model_flags(loaded: LoadedModel, *, has_calibration: bool) -> tuple[Flag, ...]:
     """What must be known about the model before its numbers are read."""
     flags = []
     if loaded.is_phantom_trained:
@@ -106,7 +115,7 @@ def model_flags(loaded: LoadedModel, calibration: Calibration | None) -> tuple[F
             flags.append(Flag("no-answer", f"The model does not answer for the {side.value} side.", side))
     if not has_spread(loaded.model):
         flags.append(Flag("no-interval", "The model has no dropout, so it has no spread and no interval."))
-    elif calibration is None:
+    elif not has_calibration:
         flags.append(
             Flag("no-interval", "Not calibrated: sd is a raw spread, not an interval. Run 'nigradat calibrate'.")
         )
