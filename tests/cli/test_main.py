@@ -26,6 +26,8 @@ VERBS = [
     "sweep",
     "import-published",
     "show",
+    "dose-response",
+    "mis-centring",
 ]
 
 

@@ -18,11 +18,13 @@ import typer
 
 # what is first imported while its parts are replaced would keep the stand-ins
 import nigradat.evaluation.evaluate
+import nigradat.explain.probe_report
 import nigradat.report.study_page
 import nigradat.study.sweep
 import nigradat.study.timing
 import nigradat.uncertainty.cross_validation  # noqa: F401
 from nigradat.cli.app import app
+from nigradat.evaluation.table import Cell, Column, Row, Table
 from nigradat.models.weights import load_model, read_card
 from nigradat.pair import PatientPrediction, SidePrediction
 from nigradat.training.split import Split, make_split
@@ -147,6 +149,14 @@ CASES: dict[str, tuple[list[str], dict[str, Any]]] = {
     ),
     "import-published": (["net", "OUT"], {"--side": "right", "--json": None}),
     "show": (["sym-vgg"], {"--widths": "2,2,2,2", "--json": None}),
+    "dose-response": (
+        ["COHORT", "OUT", "--model", "RUN"],
+        {"--model": ("RUN", "RUN2"), "--levels": "0.5,1", "--limit": "3", "--seed": "5", "--json": None},
+    ),
+    "mis-centring": (
+        ["COHORT", "OUT", "--model", "RUN"],
+        {"--model": ("RUN", "RUN2"), "--shifts": "-1,0,1", "--limit": "3", "--seed": "5", "--json": None},
+    ),
 }
 SHORT = {
     "simulate": {"-n": "--patients"},
@@ -234,6 +244,13 @@ def calls(monkeypatch: pytest.MonkeyPatch, small_cohort, small_run) -> Iterator[
     note("evaluation.comparison.compare", lambda *_, **__: SimpleNamespace(methods=(), n_patients=0))
     note("report.study_page.write_comparison", lambda out, *_: Path(out) / "report.html")
     note("study.sweep.run_sweep", lambda _, out, *__, **___: (Path(out), ()))
+    table = Table("t", "T", "h", (Column("c"),), (Row("r", (Cell(1.0),)),))
+    note("io.inputs.read_patches", lambda *_: (np.ones((1, 2, 50, 50, 20), np.float32), True))
+    for probe, short in (("dose_response", "dose"), ("centring_response", "centring")):
+        note(f"explain.probes.{probe}", lambda *_: None)
+        note(f"explain.probe_report.{short}_table", lambda *_: table)
+        note(f"explain.probe_report.{short}_figure", lambda *_: None)
+    note("explain.probe_report.write_probe", lambda *_: None)
     note("models.published.import_published", lambda _, out, *__: out)
     return iter([seen])
 

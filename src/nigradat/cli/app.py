@@ -10,8 +10,10 @@ from nigradat import __version__
 from nigradat.cli import (
     calibrate,
     cohort,
+    dose_response,
     evaluate,
     import_published,
+    mis_centring,
     predict,
     show,
     simulate,
@@ -45,5 +47,18 @@ def _root(
     pass
 
 
-for _verb in (simulate, cohort, train, calibrate, evaluate, predict, study, sweep, import_published, show):
+for _verb in (
+    simulate,
+    cohort,
+    train,
+    calibrate,
+    evaluate,
+    predict,
+    study,
+    sweep,
+    import_published,
+    show,
+    dose_response,
+    mis_centring,
+):
     app.command(_verb.NAME)(_verb.run)

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Annotated, cast
 import typer
 
 if TYPE_CHECKING:
+    from nigradat.evaluation.table import Table
     from nigradat.io.nifti import AffineChoice
     from nigradat.study.progress import Tally
 
@@ -29,6 +30,9 @@ Rule = Annotated[
         help="What the interval promises: conformal (each side), mondrian (each side within each third of the "
         "predictions), joint (both sides together), cv+ (from folds), nominal-cp (as the paper; nothing).",
     ),
+]
+Limit = Annotated[
+    int, typer.Option("--limit", min=1, help="Visits at most; from a larger cohort evenly spaced ones are taken.")
 ]
 Engine = Annotated[str, typer.Option("--engine", help="Where the fits run: processes (of this machine) or ray.")]
 Address = Annotated[
@@ -79,6 +83,16 @@ def parse_widths(text: str) -> tuple[int, int, int, int]:
     return a, b, c, d
 
 
+def parse_numbers(option: str, text: str) -> tuple[float, ...]:
+    """Numbers from ``0.4,0.6,1``. Raises :class:`~nigradat.errors.ConfigError`."""
+    from nigradat.errors import ConfigError
+
+    try:
+        return tuple(float(part) for part in text.split(","))
+    except ValueError as error:
+        raise ConfigError(f"{option} {text}", "numbers with commas between, for example 0.4,0.6,1") from error
+
+
 def require_extra(extra: str, *packages: str) -> None:
     """Refuse before any work begins, not after it, where an optional part is not installed.
 
@@ -120,6 +134,15 @@ def print_table(title: str, columns: Sequence[str], rows: Sequence[Sequence[str]
     for row in rows:
         table.add_row(*map(escape, row))
     Console(width=None if sys.stdout.isatty() else 140, highlight=False).print(table)
+
+
+def print_values(table: Table) -> None:
+    """A table of values with their intervals on standard output, and its notes below it."""
+    columns = [table.heading, *(column.full_name for column in table.columns)]
+    rows = [[row.label, *(f"{cell.text} {cell.interval}".strip() for cell in row.cells)] for row in table.rows]
+    print_table(table.caption, columns, rows)
+    for note in table.notes:
+        print(note)
 
 
 # -- Progress -----------------------------------------------------------------------------------------------------

@@ -113,8 +113,8 @@ def scatter_figure(
         raise CohortError("one end of the intervals without the other", "both or neither")
     y, p = _both_sides(truth, predicted)
     ends = None if lower is None or upper is None else _both_sides(lower, upper, y)[:2]
-    with _styled():
-        figure = _new_figure(7.2, 3.9, title, label)
+    with styled():
+        figure = new_figure(7.2, 3.9, title, label)
         panels = figure.subplots(1, 2, sharex=True, sharey=True)
         top = 1.05 * float(max(y.max(), p.max()))
         bottom = min(0.0, float(p.min()) - 0.1)
@@ -160,8 +160,8 @@ def bland_altman_figure(
     y, p = _both_sides(truth, predicted)
     found = bland_altman_clustered(y, p, level)
     mean, difference = (y + p) / 2, p - y
-    with _styled():
-        figure = _new_figure(6.6, 4.1, title, label)
+    with styled():
+        figure = new_figure(6.6, 4.1, title, label)
         axes = figure.subplots()
         for value, interval, name, dash in (
             (found.upper, found.upper_ci, "bias + 1.96 SD", (0, (6, 2))),
@@ -229,8 +229,8 @@ def sharpness_cp_figure(
     """
     if not 1 <= len(curves) <= len(METHOD_STYLE):
         raise ConfigError(f"curves of {len(curves)} methods", f"1 to {len(METHOD_STYLE)} in one figure")
-    with _styled():
-        figure = _new_figure(7.2, 3.6 + 0.2 * len(curves), title, label)
+    with styled():
+        figure = new_figure(7.2, 3.6 + 0.2 * len(curves), title, label)
         grid = figure.add_gridspec(2, 2, height_ratios=[15, len(curves)])
         first = figure.add_subplot(grid[0, 0])
         panels = (first, figure.add_subplot(grid[0, 1], sharex=first, sharey=first))
@@ -282,8 +282,8 @@ def training_figure(
     """
     if not panels:
         raise ConfigError("no quantity to draw", "at least one panel")
-    with _styled():
-        figure = _new_figure(0.6 + 3.3 * len(panels), 3.2, title, label)
+    with styled():
+        figure = new_figure(0.6 + 3.3 * len(panels), 3.2, title, label)
         for axes, (quantity, series) in zip(
             figure.subplots(1, len(panels), squeeze=False)[0], panels.items(), strict=True
         ):
@@ -341,14 +341,14 @@ def forest_figure(
     names = list(dict.fromkeys(name for panel in panels.values() for name in panel))
     if not names:
         raise ConfigError("no estimate to draw", "at least one")
-    with _styled():
+    with styled():
         if stacked:
             rows = [len(panel) + 1 for panel in panels.values()]
-            figure = _new_figure(8.4, 0.4 + 0.24 * sum(rows) + 0.6 * len(panels), title, label)
+            figure = new_figure(8.4, 0.4 + 0.24 * sum(rows) + 0.6 * len(panels), title, label)
             drawn = figure.subplots(len(panels), 1, squeeze=False, height_ratios=rows)[:, 0]
         else:
             width = 1.2 + 0.065 * max(map(len, names)) + 2.3 * len(panels)
-            figure = _new_figure(width, 1.3 + 0.24 * len(names), title, label)
+            figure = new_figure(width, 1.3 + 0.24 * len(names), title, label)
             drawn = figure.subplots(1, len(panels), sharey=True, squeeze=False)[0]
         for axes, (quantity, estimates) in zip(drawn, panels.items(), strict=True):
             _forest(axes, list(estimates) if stacked else names, estimates, (lines or {}).get(quantity, {}))
@@ -374,8 +374,8 @@ def convergence_figure(
         raise ConfigError("no training to draw", "at least one")
     across = min(3, len(courses))
     down = -(-len(courses) // across)
-    with _styled():
-        figure = _new_figure(0.6 + 2.5 * across, 0.9 + 1.9 * down, title, label)
+    with styled():
+        figure = new_figure(0.6 + 2.5 * across, 0.9 + 1.9 * down, title, label)
         panels = figure.subplots(down, across, sharex=True, sharey=True, squeeze=False)
         heights: list[Array] = []
         for axes, (name, fits) in zip(panels.flat, courses.items(), strict=False):
@@ -437,8 +437,8 @@ def sweep_figure(
         raise ConfigError("no quantity to draw", "at least one panel")
     if any(len(found) != len(values) for found in panels.values()):
         raise CohortError(f"panels of other lengths than {len(values)} values", "an estimate, or None, for each value")
-    with _styled():
-        figure = _new_figure(0.6 + 2.4 * len(panels), 3.0, title, label)
+    with styled():
+        figure = new_figure(0.6 + 2.4 * len(panels), 3.0, title, label)
         for axes, (quantity, found) in zip(
             figure.subplots(1, len(panels), squeeze=False)[0], panels.items(), strict=True
         ):
@@ -461,7 +461,7 @@ def figure_svg(figure: Figure, description: str = "") -> str:
     """
     buffer = io.StringIO()
     metadata = {"Date": None, "Creator": None} | ({"Title": description} if description else {})
-    with _styled():
+    with styled():
         figure.savefig(buffer, format="svg", metadata=metadata)
     text = buffer.getvalue()
     svg = text[text.index("<svg") :]
@@ -473,7 +473,7 @@ def figure_svg(figure: Figure, description: str = "") -> str:
 def figure_png(figure: Figure, dpi: int = 200) -> bytes:
     """A figure as PNG; the same figure gives the same bytes in every run of one matplotlib."""
     buffer = io.BytesIO()
-    with _styled():
+    with styled():
         figure.savefig(buffer, format="png", dpi=dpi, metadata={"Software": None})
     return buffer.getvalue()
 
@@ -481,7 +481,8 @@ def figure_png(figure: Figure, dpi: int = 200) -> bytes:
 # -- Parts --------------------------------------------------------------------------------------------------------
 
 
-def _styled() -> Any:
+def styled() -> Any:
+    """The house's look as a context manager. Raises :class:`~nigradat.errors.MissingExtraError` without matplotlib."""
     try:
         from matplotlib import rc_context
     except ImportError as error:
@@ -489,7 +490,8 @@ def _styled() -> Any:
     return rc_context(_STYLE)
 
 
-def _new_figure(width_in: float, height_in: float, title: str, label: str) -> Figure:
+def new_figure(width_in: float, height_in: float, title: str, label: str) -> Figure:
+    """An empty figure with its headline and, in red, what the data are. Inside :func:`styled`."""
     from matplotlib.figure import Figure
 
     figure = Figure(figsize=(width_in, height_in), layout="constrained")

@@ -4,8 +4,12 @@ from __future__ import annotations
 
 import os
 from collections.abc import Iterator, Sequence
+from itertools import islice
 from pathlib import Path
 from typing import Final
+
+import numpy as np
+import numpy.typing as npt
 
 from nigradat.errors import ConfigError, ImageError
 from nigradat.io.manifest import read_manifest
@@ -44,6 +48,31 @@ def read_inputs(
         yield read_pair(right, left, affine)
     for item in inputs:
         yield from _read_one(Path(item), affine)
+
+
+def read_patches(source: str | os.PathLike[str], limit: int) -> tuple[npt.NDArray[np.float32], bool]:
+    """Patches of an input, at most ``limit`` of them in memory.
+
+    Args:
+        source: as in :func:`read_inputs`. Of a packed cohort with more visits evenly spaced ones are taken; of anything
+            else the first.
+        limit: visits at most.
+
+    Returns:
+        Native patches ``(n, 2, 50, 50, 20)``, right first, and whether they are known to be of a phantom.
+
+    Raises:
+        ImageError: nothing in it; others as :func:`read_inputs`.
+    """
+    folder = Path(source)
+    if (folder / "cohort.json").is_file():
+        cohort = load_cohort(folder)
+        rows = np.unique(np.linspace(0, len(cohort) - 1, min(limit, len(cohort))).round().astype(int))
+        return np.stack([cohort.read(int(row)) for row in rows]), cohort.is_phantom
+    pairs = list(islice(read_inputs([source]), limit))
+    if not pairs:
+        raise ImageError(f"{source} holds no pair of patches", _TAKEN)
+    return np.stack([pair.patches for pair in pairs]), False
 
 
 def _read_one(path: Path, affine: AffineChoice) -> Iterator[NigralPair]:

@@ -16,6 +16,8 @@ from typing import Any, Final
 import numpy as np
 import numpy.typing as npt
 
+from nigradat.anatomy import PATCH_CENTRE, PATCH_SHAPE, PATCH_SPACING_MM
+
 Field = npt.NDArray[np.floating[Any]]
 Box = tuple[slice, slice, slice]
 
@@ -166,6 +168,26 @@ class TissueMaps:
     r2star_hz: Field
     chi_ppm: Field
     shapes: dict[int, tuple[Box, Field]]
+
+
+def standard_shapes() -> dict[int, Field]:
+    """The average healthy nigra on the patch grid: what an outline or a region of interest is drawn from.
+
+    Returns:
+        Soft memberships in [0, 1], each ``(50, 50, 20)`` in the canonical (left) view, under :data:`SN_BIT` (with
+        nigrosome-1), :data:`N1_BIT` and :data:`RN_BIT`.
+    """
+    index = np.indices(PATCH_SHAPE, dtype=np.float64)
+    a, lat, s = (
+        ((index[axis] - PATCH_CENTRE[axis]) * PATCH_SPACING_MM[axis]).astype(np.float32) for axis in range(3)
+    )
+    grid = Grid(a, lat, s, np.eye(3), np.zeros(3), PATCH_SPACING_MM)
+    plain = np.zeros(PATCH_SHAPE, dtype=np.float32)
+    found: dict[int, Field] = {}
+    for bit, (box, weight) in tissue_maps(grid, Texture(plain, plain, plain, plain), SideAnatomy(0.0)).shapes.items():
+        found[bit] = plain.copy()
+        found[bit][box] = weight
+    return found
 
 
 def sn_axes(angle_deg: float) -> npt.NDArray[np.float64]:
