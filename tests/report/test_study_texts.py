@@ -86,7 +86,8 @@ def test_numbers_are_those_of_configuration_and_plan(study: Made) -> None:
         "SBR below 2.56",
         "torch 2.0",
         "nigradat simulate cohort --patients 100 --preset easy --seed 7",
-        "--methods vgg16,vgg-small,vgg-left,sym-vgg,sym-vgg-plus --design repeated --splits 2 --seeds 2 --seed 1",
+        "--methods vgg16,vgg-small,vgg-left,sym-vgg,sym-vgg-plus --design repeated --splits 2 --seeds 2",
+        "--level 0.9 --threshold 2.56 --seed 1",
     ):
         assert words in text, words
     assert "Phantom results: they say nothing about patients." in text

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import json
 import re
+import shlex
 from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
@@ -298,7 +299,10 @@ def study_command(facts: StudyFacts) -> str:
     """The command of the study itself; changes of the recipe lie in ``study.json``."""
     plan = facts.plan
     said = [f"nigradat study cohort study --scale {plan.get('scale')} --methods {','.join(plan.get('methods', ()))}"]
-    said += [f"--{name} {plan[name]}" for name in ("design", "splits", "seeds", "fresh", "seed") if plan.get(name)]
+    options = ("design", "splits", "seeds", "fresh", "level", "threshold", "seed")
+    said += [f"--{name} {plan[name]}" for name in options if plan.get(name)]
+    if plan.get("disease"):
+        said.append(f"--disease {shlex.quote(','.join(plan['disease']))}")
     return " ".join(said)
 
 
