@@ -14,32 +14,47 @@ import nigradat.cli
 FUNCTIONS = {
     "calibrate": "run, cohort, *, mode=, samples=, seed=, level=",
     "calibrate_folds": "run, folds, cohort, *, mode=, samples=, seed=, level=",
+    "check": "inputs, model, *, right=, left=, affine=",
     "compare": "records, *, level=, threshold=, scale, resamples=, seed=, confidence=, pairs=",
     "create_model": "name, spec=, seed=",
-    "evaluate": "run, cohort, *, trained_on=, subset=, level=, rule=, resamples=, seed=, allow_other_scale=, progress=",
+    "evaluate": "run, cohort, *, trained_on=, subset=, level=, rule=, resamples=, seed=, allow_other_scale=, "
+    "allow_other_recipe=, progress=",
     "extract_pair": "volume, affine, right_mm, left_mm, participant_id=",
+    "fit_quality": "model, cohort, *, alarm=, progress=",
     "import_published": "folders, out, side=",
     "list_models": "",
     "load": "folder",
     "load_cohort": "folder",
     "make_config": "recipe=, file=, changes=",
     "make_folds": "cohort, k, seed, *, validation=",
+    "make_smwi": "gre, recipe=, *, mask=, say=",
     "make_split": "cohort, seed, *, validation=, test=, calibration=",
-    "pack_cohort": "manifest, out, *, affine=, allow_mixed=, progress=",
-    "predict": "inputs, model, *, right=, left=, affine=, level=, rule=, samples=, seed=",
+    "measure_sbr": "scan, recipe=, *, atlas=, alignment=, affine=",
+    "pack_cohort": "manifest, out, *, affine=, allow_mixed=, label=, progress=",
+    "predict": "inputs, model, *, right=, left=, affine=, level=, rule=, samples=, seed=, allow_other_recipe=, "
+    "abstain=",
+    "read_gre": "path, *, series=, phase_sign=, echo_times_ms=, field_strength_t=, affine=, any_body_part=, "
+    "trust_phase=",
+    "read_image": "path, *, series=, part=, echo_time_ms=, affine=, any_body_part=",
+    "read_scan": "path, *, affine=",
     "run_study": "cohort, out, *, scale=, methods=, design=, splits=, seeds=, fresh=, seed=, level=, threshold=, "
     "disease=, samples=, changes=, engine=, workers=, address=, device=, retry_failed=, progress=, say=",
     "run_sweep": "cohort, out, vary, *, method=, scale=, changes=, grid=, samples=, seeds=, seed=, test=, engine=, "
     "workers=, address=, device=, progress=, say=",
     "simulate": "out, *, patients, preset=, seed, workers=, progress=",
+    "smwi_from_chi": "magnitude, chi, recipe=",
     "train": "cohort, out, config=, *, hardware=, split=, init=, report=",
+    "write_smwi": "result, out, *, diamagnetic=",
 }
 CLASSES = {
     "Hardware": "accelerator=, devices=, threads=, tensorboard=",
     "NigradatError": "found, expected=, todo=",
-    "NigralPair": "patches, affines, participant_id=, session_id=, affine_is_nominal=",
+    "NigralPair": "patches, affines, participant_id=, session_id=, affine_is_nominal=, smwi_recipe=",
     "SbrPair": "right, left",
+    "SbrRecipe": "method=, reference=, striatal_volume_ml=, hottest_ml=, recovery=",
     "Side": None,
+    "SmwiRecipe": "chi_th_ppm=, m=, combination=, inversion=, tv_lambda_ppm_mm=, tv_iterations=, tkd_threshold=, "
+    "sharp_radius_mm=, sharp_threshold=, reference=",
     "Split": "train, stop, calibration, test, seed, scheme=",
 }
 

@@ -21,6 +21,9 @@ if TYPE_CHECKING:
     from nigradat.errors import NigradatError as NigradatError
     from nigradat.evaluation.comparison import compare as compare
     from nigradat.evaluation.evaluate import evaluate as evaluate
+    from nigradat.io.gre import read_gre as read_gre
+    from nigradat.io.gre import read_image as read_image
+    from nigradat.io.gre import read_scan as read_scan
     from nigradat.io.pack import load_cohort as load_cohort
     from nigradat.io.pack import pack_cohort as pack_cohort
     from nigradat.models.published import import_published as import_published
@@ -31,6 +34,14 @@ if TYPE_CHECKING:
     from nigradat.pair import SbrPair as SbrPair
     from nigradat.pair import extract_pair as extract_pair
     from nigradat.phantom.cohort import simulate as simulate
+    from nigradat.quality.check import check as check
+    from nigradat.quality.reference import fit_quality as fit_quality
+    from nigradat.smwi.chain import make_smwi as make_smwi
+    from nigradat.smwi.chain import smwi_from_chi as smwi_from_chi
+    from nigradat.smwi.output import write_smwi as write_smwi
+    from nigradat.smwi.recipe import SmwiRecipe as SmwiRecipe
+    from nigradat.spect.sbr import SbrRecipe as SbrRecipe
+    from nigradat.spect.sbr import measure_sbr as measure_sbr
     from nigradat.study.plan import run_study as run_study
     from nigradat.study.sweep import run_sweep as run_sweep
     from nigradat.training.config import Hardware as Hardware
@@ -48,27 +59,38 @@ _HOME = {
     "NigradatError": "errors",
     "NigralPair": "pair",
     "SbrPair": "pair",
+    "SbrRecipe": "spect.sbr",
     "Side": "anatomy",
+    "SmwiRecipe": "smwi.recipe",
     "Split": "training.split",
     "calibrate": "uncertainty.calibration",
     "calibrate_folds": "uncertainty.cross_validation",
+    "check": "quality.check",
     "compare": "evaluation.comparison",
     "create_model": "models.registry",
     "evaluate": "evaluation.evaluate",
     "extract_pair": "pair",
+    "fit_quality": "quality.reference",
     "import_published": "models.published",
     "list_models": "models.registry",
     "load": "models.weights",
     "load_cohort": "io.pack",
     "make_config": "training.config",
     "make_folds": "training.split",
+    "make_smwi": "smwi.chain",
     "make_split": "training.split",
+    "measure_sbr": "spect.sbr",
     "pack_cohort": "io.pack",
     "predict": "uncertainty.predict",
+    "read_gre": "io.gre",
+    "read_image": "io.gre",
+    "read_scan": "io.gre",
     "run_study": "study.plan",
     "run_sweep": "study.sweep",
     "simulate": "phantom.cohort",
+    "smwi_from_chi": "smwi.chain",
     "train": "training.fit",
+    "write_smwi": "smwi.output",
 }
 
 __all__ = ["__version__", *sorted(_HOME)]

@@ -62,6 +62,25 @@ def mirror(patch: npt.NDArray[np.generic]) -> npt.NDArray[np.generic]:
     return np.flip(patch, axis=patch.ndim - 3 + MIRROR_AXIS)
 
 
+def mirror_grid(first: npt.ArrayLike, step: npt.ArrayLike, cells: tuple[int, ...]) -> Array:
+    """Where the first cell of a coarse grid over the patch lies after its values went through :func:`mirror`.
+
+    A grid need not cover the patch evenly (6 cells of 8 voxels leave the last 2 of 50 out), so mirroring moves it.
+
+    Args:
+        first: ``(3,)``, patch index of the centre of cell 0, 0, 0.
+        step: ``(3,)``, patch voxels from one cell to the next.
+        cells: their number along the three axes.
+
+    Returns:
+        ``(3,)`` patch index of the centre of the new cell 0, 0, 0. The function is its own inverse.
+    """
+    moved = np.array(first, dtype=np.float64)
+    last = moved[MIRROR_AXIS] + np.asarray(step, dtype=np.float64)[MIRROR_AXIS] * (cells[MIRROR_AXIS] - 1)
+    moved[MIRROR_AXIS] = PATCH_SHAPE[MIRROR_AXIS] - 1 - last
+    return moved
+
+
 def to_canonical(patches: npt.NDArray[np.generic]) -> npt.NDArray[np.generic]:
     """Both sides in the canonical view that a network sees: the right patch mirrored, the left one as it is.
 

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import Literal
+from typing import Any, Literal
 
 import numpy as np
 import numpy.typing as npt
@@ -57,6 +58,7 @@ class NigralPair:
         affines: ``(2, 4, 4)``, patch index to RAS+ mm.
         participant_id, session_id: as in the manifest; ``n/a`` where unknown.
         affine_is_nominal: the positions are made up (published ``.mat`` layout).
+        smwi_recipe: how the SMWI was made, as far as its sidecar says (:class:`~nigradat.smwi.recipe.SmwiRecipe`).
 
     Raises:
         ImageError: a patch that is no measurement (see :func:`check_patch`).
@@ -69,6 +71,7 @@ class NigralPair:
     participant_id: str = "n/a"
     session_id: str = "n/a"
     affine_is_nominal: bool = False
+    smwi_recipe: Mapping[str, Any] | None = None
 
     def __post_init__(self) -> None:
         patches = np.asarray(self.patches, dtype=np.float32)

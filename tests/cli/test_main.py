@@ -28,6 +28,7 @@ VERBS = [
     "show",
     "dose-response",
     "mis-centring",
+    "faithfulness",
 ]
 
 

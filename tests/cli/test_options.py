@@ -18,17 +18,27 @@ import typer
 
 # what is first imported while its parts are replaced would keep the stand-ins
 import nigradat.evaluation.evaluate
+import nigradat.evaluation.quality_tables
+import nigradat.explain.faithfulness_report
 import nigradat.explain.probe_report
 import nigradat.report.study_page
 import nigradat.study.sweep
 import nigradat.study.timing
 import nigradat.uncertainty.cross_validation  # noqa: F401
+from nigradat.anatomy import Side
 from nigradat.cli.app import app
 from nigradat.evaluation.table import Cell, Column, Row, Table
+from nigradat.io.inputs import PatchSample
+from nigradat.io.nifti import write_volume
+from nigradat.io.series import ScanImage, ScanSeries
 from nigradat.models.weights import load_model, read_card
-from nigradat.pair import PatientPrediction, SidePrediction
+from nigradat.pair import Flag, PatientPrediction, SidePrediction
+from nigradat.quality.check import PairQuality
+from nigradat.quality.measures import MEASURES
+from nigradat.smwi.chain import smwi_as_given
 from nigradat.training.split import Split, make_split
 from nigradat.uncertainty.calibration import Calibration
+from nigradat.volume import MultiEchoGre, Volume
 
 
 def options_of(verb: str) -> list[str]:
@@ -89,6 +99,7 @@ CASES: dict[str, tuple[list[str], dict[str, Any]]] = {
             "--rule": "nominal-cp",
             "--resamples": "300",
             "--allow-other-scale": None,
+            "--allow-other-recipe": None,
             "--seed": "4",
             "--json": None,
         },
@@ -102,8 +113,25 @@ CASES: dict[str, tuple[list[str], dict[str, Any]]] = {
             "--affine": "qform",
             "--level": "0.8",
             "--rule": "nominal-cp",
+            "--allow-other-recipe": None,
+            "--abstain": "0.2",
             "--json": None,
         },
+    ),
+    "check": (
+        ["x.mat", "--model", "RUN", "--right", "r.nii", "--left", "l.nii"],
+        {
+            "--model": ("RUN", "RUN2"),
+            "--right": ("r.nii", "other.nii"),
+            "--left": ("l.nii", "other.nii"),
+            "--affine": "qform",
+            "--json": None,
+        },
+    ),
+    "fit-quality": (["RUN", "COHORT"], {"--alarm": "0.1", "--json": None}),
+    "stress-test": (
+        ["RUN", "OUT"],
+        {"--patients": "20", "--preset": "easy", "--resamples": "300", "--seed": "9", "--json": None},
     ),
     "study": (
         ["COHORT", "OUT"],
@@ -148,10 +176,39 @@ CASES: dict[str, tuple[list[str], dict[str, Any]]] = {
         },
     ),
     "import-published": (["net", "OUT"], {"--side": "right", "--json": None}),
+    "inspect": (["scan"], {"--affine": "sform", "--json": None}),
+    "smwi": (
+        ["scan", "OUT"],
+        {
+            "--threshold-ppm": "0.2",
+            "--power": "2",
+            "--combine": "mean",
+            "--inversion": "tkd",
+            "--reference": "csf",
+            "--mask": "IMAGE",
+            "--chi": "IMAGE",
+            "--diamagnetic": None,
+            "--series": "3",
+            "--phase-sign": "reversed",
+            "--affine": "sform",
+            "--json": None,
+        },
+    ),
     "show": (["sym-vgg"], {"--widths": "2,2,2,2", "--json": None}),
     "dose-response": (
         ["COHORT", "OUT", "--model", "RUN"],
         {"--model": ("RUN", "RUN2"), "--levels": "0.5,1", "--limit": "3", "--seed": "5", "--json": None},
+    ),
+    "faithfulness": (
+        ["COHORT", "OUT", "--model", "RUN"],
+        {
+            "--model": ("RUN", "RUN2"),
+            "--layer": "third",
+            "--curves": "--no-curves",
+            "--limit": "3",
+            "--seed": "5",
+            "--json": None,
+        },
     ),
     "mis-centring": (
         ["COHORT", "OUT", "--model", "RUN"],
@@ -162,6 +219,8 @@ SHORT = {
     "simulate": {"-n": "--patients"},
     "calibrate": {"-T": "--samples"},
     "predict": {"-m": "--model"},
+    "check": {"-m": "--model"},
+    "stress-test": {"-n": "--patients"},
     "sweep": {"-T": "--samples"},
 }
 
@@ -194,6 +253,7 @@ class Evaluated:
 def places(tmp_path: Path, small_cohort, small_run) -> dict[str, str]:
     toml = tmp_path / "recipe.toml"
     toml.write_text("epochs = 4\n[augmentation]\nnoise = 0.5\n", encoding="utf-8")
+    write_volume(tmp_path / "image.nii", np.ones((2, 2, 2), np.float32), np.eye(4))
     make_split(small_cohort, 99).save(tmp_path / "split.json")
     second = tmp_path / "run2"
     second.mkdir()
@@ -205,6 +265,7 @@ def places(tmp_path: Path, small_cohort, small_run) -> dict[str, str]:
         "RUN2": str(second),
         "OUT": str(tmp_path / "out"),
         "TOML": str(toml),
+        "IMAGE": str(tmp_path / "image.nii"),
         "SPLIT": str(tmp_path / "split.json"),
     }
 
@@ -221,10 +282,17 @@ def calls(monkeypatch: pytest.MonkeyPatch, small_cohort, small_run) -> Iterator[
 
         monkeypatch.setattr(f"nigradat.{name}", stand_in)
 
+    image = Volume(np.ones((2, 2, 2)), np.eye(4))
+    gre = MultiEchoGre(np.ones((1, 2, 2, 2)), None, np.array([14.0]), 3.0, np.eye(4))
     scores = np.sort(np.random.default_rng(0).uniform(1, 9, (2, 40)), axis=1)
     side = SidePrediction(2.0, 0.1, (1.0, 3.0), 0.95)
     card = read_card(small_run) | {"licence": "none"}
     loaded = load_model(small_run)
+    note("io.gre.read_scan", lambda *_, **__: (ScanSeries("1", "nifti", (ScanImage("image"),)),))
+    note("io.gre.read_gre", lambda *_, **__: gre)
+    note("smwi.chain.make_smwi", lambda *_, **__: smwi_as_given(image))
+    note("smwi.chain.smwi_from_chi", lambda *_: smwi_as_given(image))
+    note("smwi.output.write_smwi", lambda _, out, **__: Path(out))
     note("phantom.cohort.simulate", lambda out, **_: out)
     note("io.pack.load_cohort", lambda *_: small_cohort)
     note("io.pack.pack_cohort", lambda *_, **__: small_cohort)
@@ -238,6 +306,15 @@ def calls(monkeypatch: pytest.MonkeyPatch, small_cohort, small_run) -> Iterator[
     note("models.weights.load_model", lambda *_: loaded)
     note("uncertainty.predict.predict", lambda *_, **__: [PatientPrediction("sub", side, side)])
     plan = {"level": 0.9, "threshold": None, "cohort": {"kind": "phantom"}}
+    flags = (Flag("unusual-noise", "noisy", Side.LEFT),)
+    usual = SimpleNamespace(
+        alarm=0.05, cut=3.0, kind="phantom", reference_patients=30, patients=20, promise="promise", weights_sha256=""
+    )
+    values = np.ones((2, len(MEASURES)))
+    note("quality.reference.require_quality", lambda *_: usual)
+    note("quality.reference.fit_quality", lambda *_, **__: usual)
+    note("quality.check.check", lambda *_, **__: [PairQuality("sub", "n/a", values, values, 4.0, 0.05, flags)])
+    note("quality.suite.run_suite", lambda *_, **__: SimpleNamespace(patients=20))
     note("study.plan.run_study", lambda _, out, **__: (Path(out), ()))
     note("study.folder.read_plan", lambda *_: plan)
     note("study.timing.measure", lambda *_, **__: ())
@@ -245,11 +322,16 @@ def calls(monkeypatch: pytest.MonkeyPatch, small_cohort, small_run) -> Iterator[
     note("report.study_page.write_comparison", lambda out, *_: Path(out) / "report.html")
     note("study.sweep.run_sweep", lambda _, out, *__, **___: (Path(out), ()))
     table = Table("t", "T", "h", (Column("c"),), (Row("r", (Cell(1.0),)),))
-    note("io.inputs.read_patches", lambda *_: (np.ones((1, 2, 50, 50, 20), np.float32), True))
+    note("evaluation.quality_tables.write_suite", lambda *_, **__: (table,))
+    note("io.inputs.read_patches", lambda *_: PatchSample(np.ones((1, 2, 50, 50, 20), np.float32), True))
     for probe, short in (("dose_response", "dose"), ("centring_response", "centring")):
         note(f"explain.probes.{probe}", lambda *_: None)
         note(f"explain.probe_report.{short}_table", lambda *_: table)
         note(f"explain.probe_report.{short}_figure", lambda *_: None)
+    note("phantom.oracle.read_masks", lambda *_: None)
+    note("explain.faithfulness.faithfulness", lambda *_, **__: None)
+    note("explain.faithfulness_report.faithfulness_table", lambda *_: table)
+    note("explain.faithfulness_report.faithfulness_figure", lambda *_: None)
     note("explain.probe_report.write_probe", lambda *_: None)
     note("models.published.import_published", lambda _, out, *__: out)
     return iter([seen])
@@ -326,6 +408,16 @@ def test_a_split_file_is_the_one_that_is_used(call, calls, places):
         (["train", "COHORT", "OUT", "--split", "TOML"], ["no split file"]),
         (["cohort", "m.tsv", "OUT", "--affine", "both"], ["--affine both", "auto, sform, qform"]),
         (["predict", "x.mat", "--model", "RUN", "--affine", "both"], ["--affine both"]),
+        (["predict", "x.mat", "--model", "RUN", "--abstain", "always"], ["--abstain always", "none, flagged"]),
+        (["predict", "x.mat", "--model", "RUN", "--abstain", "1.5"], ["--abstain 1.5", "between 0 and 1"]),
+        (["check", "x.mat", "--model", "RUN", "--affine", "both"], ["--affine both"]),
+        (["inspect", "scan", "--affine", "both"], ["--affine both"]),
+        (["smwi", "scan", "OUT", "--inversion", "l2"], ["--inversion l2", "tv, tkd"]),
+        (["smwi", "scan", "OUT", "--combine", "max"], ["--combine max", "rms, mean"]),
+        (["smwi", "scan", "OUT", "--reference", "wm"], ["--reference wm", "mask, csf, none"]),
+        (["smwi", "scan", "OUT", "--power", "0"], ["m 0", "above 0"]),
+        (["smwi", "scan", "OUT", "--threshold-ppm", "-1"], ["chi_th_ppm -1", "above 0"]),
+        (["smwi", "scan", "OUT", "--chi", "c.nii", "--mask", "m.nii"], ["--mask together with --chi"]),
         (["predict", "x.mat", "--model", "RUN", "--rule", "guess"], ["'guess'", "conformal, mondrian, joint, cv+"]),
         (["calibrate", "RUN", "COHORT", "--symmetric-mode", "s9"], ["'s9'", "mc, s1"]),
         (["study", "COHORT", "OUT", "--device", "tpu"], ["--device tpu"]),

@@ -142,10 +142,10 @@ def test_what_is_written_carries_the_label(loaded, patches, tmp_path):
 
 def test_patches_of_a_cohort_are_spread_over_it(tmp_path):
     cohort = write_cohort(tmp_path / "cohort", 12)
-    patches, is_phantom = read_patches(cohort.folder, 4)
-    assert not is_phantom
-    assert np.array_equal(patches, np.asarray(cohort.patches)[[0, 4, 7, 11]])
-    assert len(read_patches(cohort.folder, 100)[0]) == 12
+    sample = read_patches(cohort.folder, 4)
+    assert not sample.is_phantom
+    assert np.array_equal(sample.patches, np.asarray(cohort.patches)[[0, 4, 7, 11]])
+    assert len(read_patches(cohort.folder, 100).patches) == 12
     (tmp_path / "empty").mkdir()
     with pytest.raises(ImageError):
         read_patches(tmp_path / "empty", 4)

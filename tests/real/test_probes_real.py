@@ -14,7 +14,7 @@ from nigradat.models.weights import load_model
 def authors(shared_data, tmp_path_factory):
     folder = shared_data / "published"
     model = import_published([folder / "net_vgg_left"], tmp_path_factory.mktemp("net") / "model")
-    return load_model(model), read_patches(folder / "nigral_patch_example.mat", 1)[0]
+    return load_model(model), read_patches(folder / "nigral_patch_example.mat", 1).patches
 
 
 def test_shifts_through_the_slices(authors):

@@ -63,7 +63,7 @@ def ellipsoid(
 _N1_CORE: Final = _box((0.0, 0.0, 0.0), (3.0, 3.0, 2.0))
 _N1_SITE: Final = _box((0.0, 0.0, 0.0), (5.0, 5.0, 4.0))
 _NIGRA: Final = _box((3.0, 1.0, -2.0), (10.0, 8.0, 8.0))
-_RED_NUCLEUS: Final = _box((0.5, -5.0, -4.0), (5.0, 5.0, 4.0))
+RED_NUCLEUS_BOX: Final = _box((0.5, -5.0, -4.0), (5.0, 5.0, 4.0))
 
 
 def hand_made_features(canonical: npt.NDArray[np.floating]) -> Array:
@@ -118,7 +118,7 @@ def _features_of(patch: npt.NDArray[np.float32]) -> list[float]:
         patch[_N1_CORE].mean(dtype=np.float64),
         np.percentile(patch[_N1_SITE], 25),
         nigra[: nigra.size // 4].mean(dtype=np.float64),
-        np.median(patch[_RED_NUCLEUS]),
+        np.median(patch[RED_NUCLEUS_BOX]),
         np.percentile(patch, 10),
     )
     *regions, p10 = (float(value) / mean for value in intensities)

@@ -37,13 +37,13 @@ def run(
     require_extra("report", "matplotlib")
     refuse_used_folder(out)
     loaded = load_model(model)
-    patches, is_phantom = read_patches(source, limit)
-    label = data_label(loaded, is_phantom)
-    response = dose_response(loaded, patches, parse_numbers("--levels", levels))
+    sample = read_patches(source, limit)
+    label = data_label(loaded, sample.is_phantom)
+    response = dose_response(loaded, sample.patches, parse_numbers("--levels", levels))
     table = dose_table(response, label, seed)
     write_probe(out, table, dose_figure(response, label), "Predicted SBR over the painted intensity of nigrosome-1")
     if as_json:
-        print_json({"folder": out, "patients": len(patches), "table": table})
+        print_json({"folder": out, "patients": len(sample.patches), "table": table})
     else:
         print_values(table)
         print(f"Table and figure: {out}")

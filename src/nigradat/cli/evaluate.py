@@ -37,6 +37,9 @@ def run(
         bool,
         typer.Option("--allow-other-scale", help="Accept labels of another tracer, camera or SPECT program."),
     ] = False,
+    allow_other_recipe: Annotated[
+        bool, typer.Option("--allow-other-recipe", help="Accept images of another SMWI recipe than the model's.")
+    ] = False,
     seed: Seed = 0,
     as_json: Json = False,
 ) -> None:
@@ -62,6 +65,7 @@ def run(
             resamples=resamples,
             seed=seed,
             allow_other_scale=allow_other_scale,
+            allow_other_recipe=allow_other_recipe,
             progress=progress,
         )
     folder = write_evaluation(result, place)

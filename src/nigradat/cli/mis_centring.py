@@ -37,15 +37,15 @@ def run(
     require_extra("report", "matplotlib")
     refuse_used_folder(out)
     loaded = load_model(model)
-    patches, is_phantom = read_patches(source, limit)
-    label = data_label(loaded, is_phantom)
-    response = centring_response(loaded, patches, parse_numbers("--shifts", shifts))
+    sample = read_patches(source, limit)
+    label = data_label(loaded, sample.is_phantom)
+    response = centring_response(loaded, sample.patches, parse_numbers("--shifts", shifts))
     table = centring_table(response, label, seed)
     write_probe(
         out, table, centring_figure(response, label), "Change of the predicted SBR over the shift of the centre"
     )
     if as_json:
-        print_json({"folder": out, "patients": len(patches), "table": table})
+        print_json({"folder": out, "patients": len(sample.patches), "table": table})
     else:
         print_values(table)
         print(f"Table and figure: {out}")

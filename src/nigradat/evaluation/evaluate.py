@@ -61,6 +61,7 @@ def evaluate(
     resamples: int = 2000,
     seed: int = 0,
     allow_other_scale: bool = False,
+    allow_other_recipe: bool = False,
     progress: Progress | None = None,
 ) -> Evaluation:
     """Score a trained model, with bootstrap intervals over patients.
@@ -79,10 +80,12 @@ def evaluate(
         resamples: bootstrap resamples of patients.
         seed: of the resamples.
         allow_other_scale: accept labels of another tracer, device or SPECT program than the model's.
+        allow_other_recipe: accept images of another SMWI recipe than the model's.
         progress: called with (visits predicted, visits in all).
 
     Raises:
-        CohortError: missing labels, an empty part, a split of another cohort, or labels on another scale.
+        CohortError: missing labels, an empty part, a split of another cohort, labels on another scale, or images
+            of another SMWI recipe.
         CalibrationError: another cohort with patients that trained or stopped the model.
         ConfigError: an unknown subset, or a subset of another cohort.
         WeightsError: no finished model in ``run``.
@@ -94,6 +97,7 @@ def evaluate(
     split = _own_split(loaded, data)
     tested, rows = _select(loaded, data, split, subset)
     _check_scale(loaded, data, allow_other_scale)
+    _check_recipe(loaded, data, allow_other_recipe)
     subjects = _subjects(data, rows)
     how = Resampling(resamples, seed)
     settings = Settings(level, rule, how.confidence, resamples, seed)
@@ -226,6 +230,16 @@ def _check_scale(loaded: LoadedModel, data: PackedCohort, allowed: bool) -> None
             f"the labels of {data.folder} are not on the model's SBR scale ({'; '.join(odd)})",
             "labels of the same tracer, device and software",
             "Say --allow-other-scale (allow_other_scale=True) if they were harmonised",
+        )
+
+
+def _check_recipe(loaded: LoadedModel, data: PackedCohort, allowed: bool) -> None:
+    """Refuse images that were made by another SMWI recipe. Raises :class:`~nigradat.errors.CohortError`."""
+    if (odd := loaded.differs_in(data.smwi_recipe)) and not allowed:
+        raise CohortError(
+            f"the SMWI of {data.folder} were made by another recipe than the model's ({'; '.join(odd)} here)",
+            "the recipe of the images that trained the model",
+            "Say --allow-other-recipe (allow_other_recipe=True) to see what the change does",
         )
 
 

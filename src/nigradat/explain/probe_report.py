@@ -112,7 +112,7 @@ def centring_figure(response: CentringResponse, label: str) -> Figure:
         return figure
 
 
-def write_probe(out: Path, table: Table, figure: Figure, description: str) -> Path:
+def write_probe(out: Path, table: Table, figure: Figure | None, description: str) -> Path:
     """Table and figure as a new folder: CSV, JSON, PNG and SVG.
 
     Raises:
@@ -120,8 +120,9 @@ def write_probe(out: Path, table: Table, figure: Figure, description: str) -> Pa
     """
     with new_folder(out) as hidden:
         (hidden / f"{table.name}.csv").write_text(table.to_csv(), encoding="utf-8")
-        (hidden / f"{table.name}.png").write_bytes(figure_png(figure))
-        (hidden / f"{table.name}.svg").write_text(figure_svg(figure, description), encoding="utf-8")
+        if figure is not None:
+            (hidden / f"{table.name}.png").write_bytes(figure_png(figure))
+            (hidden / f"{table.name}.svg").write_text(figure_svg(figure, description), encoding="utf-8")
         write_json(hidden / f"{table.name}.json", table)
     return out
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
 from itertools import islice
 from pathlib import Path
 from typing import Final
@@ -15,9 +16,10 @@ from nigradat.errors import ConfigError, ImageError
 from nigradat.io.manifest import read_manifest
 from nigradat.io.nifti import AffineChoice
 from nigradat.io.pack import load_cohort
-from nigradat.io.pairs import find_pairs, read_pair
+from nigradat.io.pairs import find_pairs, read_pair, read_row
 from nigradat.pair import NigralPair
 
+Source = NigralPair | str | os.PathLike[str]
 _TAKEN: Final = "a .mat, two patches as --right R --left L, a manifest (.tsv), a packed cohort or a folder of patches"
 
 
@@ -50,16 +52,43 @@ def read_inputs(
         yield from _read_one(Path(item), affine)
 
 
-def read_patches(source: str | os.PathLike[str], limit: int) -> tuple[npt.NDArray[np.float32], bool]:
+def pairs_of(
+    inputs: Source | Sequence[Source],
+    *,
+    right: str | os.PathLike[str] | None = None,
+    left: str | os.PathLike[str] | None = None,
+    affine: AffineChoice = "auto",
+) -> Iterator[NigralPair]:
+    """Pairs one by one from what a caller may hold: pairs, paths, several of either; see :func:`read_inputs`."""
+    several = [inputs] if isinstance(inputs, NigralPair | str | os.PathLike) else list(inputs)
+    if right or left or not several:
+        yield from read_inputs([], right=right, left=left, affine=affine)
+    for item in several:
+        yield from (item,) if isinstance(item, NigralPair) else read_inputs([item], affine=affine)
+
+
+@dataclass(frozen=True, eq=False)
+class PatchSample:
+    """Patches in memory.
+
+    Attributes:
+        patches: native, ``(n, 2, 50, 50, 20)``, right first.
+        is_phantom: they are known to be of a digital phantom.
+        rows: ``(n,)`` of the packed cohort that they are from; None for anything else.
+    """
+
+    patches: npt.NDArray[np.float32]
+    is_phantom: bool = False
+    rows: npt.NDArray[np.int_] | None = None
+
+
+def read_patches(source: str | os.PathLike[str], limit: int) -> PatchSample:
     """Patches of an input, at most ``limit`` of them in memory.
 
     Args:
         source: as in :func:`read_inputs`. Of a packed cohort with more visits evenly spaced ones are taken; of anything
             else the first.
         limit: visits at most.
-
-    Returns:
-        Native patches ``(n, 2, 50, 50, 20)``, right first, and whether they are known to be of a phantom.
 
     Raises:
         ImageError: nothing in it; others as :func:`read_inputs`.
@@ -68,11 +97,11 @@ def read_patches(source: str | os.PathLike[str], limit: int) -> tuple[npt.NDArra
     if (folder / "cohort.json").is_file():
         cohort = load_cohort(folder)
         rows = np.unique(np.linspace(0, len(cohort) - 1, min(limit, len(cohort))).round().astype(int))
-        return np.stack([cohort.read(int(row)) for row in rows]), cohort.is_phantom
+        return PatchSample(np.stack([cohort.read(int(row)) for row in rows]), cohort.is_phantom, rows)
     pairs = list(islice(read_inputs([source]), limit))
     if not pairs:
         raise ImageError(f"{source} holds no pair of patches", _TAKEN)
-    return np.stack([pair.patches for pair in pairs]), False
+    return PatchSample(np.stack([pair.patches for pair in pairs]))
 
 
 def _read_one(path: Path, affine: AffineChoice) -> Iterator[NigralPair]:
@@ -85,8 +114,7 @@ def _read_one(path: Path, affine: AffineChoice) -> Iterator[NigralPair]:
         yield from (read_pair(files.right, files.left, affine, files.id) for files in find_pairs(path))
     elif path.suffix == ".tsv":
         for row in read_manifest(path, require_labels=False):
-            visit = row.participant
-            yield read_pair(row.right, row.left, affine, visit.participant_id, visit.session_id)
+            yield read_row(row, affine)
     elif path.suffix == ".mat":
         yield read_pair(path, path, affine)
     else:

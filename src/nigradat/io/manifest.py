@@ -1,4 +1,4 @@
-"""The manifest: one line a visit, with the two patches and what is known about the patient.
+"""The manifest: one line a visit, with the two patches (or one image and two centres) and what is known of the patient.
 
 A manifest is a TSV file (UTF-8, one header line, ``n/a`` for what is missing). It is checked as a whole: every fault of
 every line is listed at once.
@@ -27,7 +27,8 @@ log = logging.getLogger(__name__)
 MISSING: Final = "n/a"
 SEXES: Final = ("M", "F", "O")
 HYPERINTENSITY: Final = ("present", "absent", "unsure")
-IMAGE_SUFFIXES: Final = (".nii", ".nii.gz", ".mat")
+NIFTI_SUFFIXES: Final = (".nii", ".nii.gz")
+IMAGE_SUFFIXES: Final = (*NIFTI_SUFFIXES, ".mat")
 MAX_AGE_YEARS: Final = 130.0
 
 
@@ -45,6 +46,7 @@ class Participant:
         mri_spect_days: days from the MRI to the SPECT.
         tracer, spect_device, spect_software: where the SBR comes from. Ratios of different software are not comparable.
         hyperintensity_right, hyperintensity_left: a reader's finding (present, absent, unsure).
+        spect_reconstruction, sbr_method: how the SPECT was reconstructed, and the SBR measured in it.
     """
 
     participant_id: str
@@ -61,6 +63,8 @@ class Participant:
     spect_software: str | None = None
     hyperintensity_right: str | None = None
     hyperintensity_left: str | None = None
+    spect_reconstruction: str | None = None
+    sbr_method: str | None = None
 
     @property
     def visit_id(self) -> str:
@@ -74,22 +78,40 @@ class Participant:
 
 
 PARTICIPANT_COLUMNS: Final = tuple(f.name for f in dataclasses.fields(Participant))
+_LATER_COLUMNS: Final = ("spect_reconstruction", "sbr_method")  # a table without them is whole, too
 _NUMBERS: Final = ("sbr_right", "sbr_left", "age", "mri_spect_days")
-_TEXTS: Final = ("diagnosis", "scanner", "tracer", "spect_device", "spect_software")
+_TEXTS: Final = ("diagnosis", "scanner", "tracer", "spect_device", "spect_software", *_LATER_COLUMNS)
 _CHOICES: Final = {"sex": SEXES, "hyperintensity_right": HYPERINTENSITY, "hyperintensity_left": HYPERINTENSITY}
-_KNOWN: Final = (*PARTICIPANT_COLUMNS, Side.RIGHT.value, Side.LEFT.value)
+CENTRE_COLUMNS: Final = tuple(f"{side.value}_{axis}" for side in Side for axis in "xyz")  # RAS+ mm
+_PATCH_COLUMNS: Final = tuple(side.value for side in Side)
+_IMAGE_COLUMNS: Final = ("image", *CENTRE_COLUMNS)
+_KNOWN: Final = (*PARTICIPANT_COLUMNS, *_PATCH_COLUMNS, *_IMAGE_COLUMNS, "spect")
 _NUMBER: Final = re.compile(r"[+-]?(\d+\.?\d*|\.\d+)([eE][+-]?\d+)?", re.ASCII)
 _LOOKS_MISSING: Final = {"", MISSING, "na", "n.a.", "nan", "none", "null", "-", "--", "?", "missing"}
 
 
+Centres = tuple[tuple[float, float, float], tuple[float, float, float]]
+
+
 @dataclass(frozen=True)
 class ManifestRow:
-    """One line of a manifest: the visit and where its two patches lie (twice the same path for a ``.mat``)."""
+    """One line of a manifest.
+
+    Attributes:
+        participant: the visit.
+        right, left: where its two patches lie; twice the same path for a ``.mat``, and for an image to be cut.
+        line: its number in the file.
+        spect: where its DaT-SPECT lies.
+        centres_mm: where to cut the image: ``(x, y, z)`` of the right and of the left nigrosome-1, RAS+ mm; None where
+            the patches are there.
+    """
 
     participant: Participant
     right: Path
     left: Path
     line: int
+    spect: Path | None = None
+    centres_mm: Centres | None = None
 
 
 @dataclass(frozen=True)
@@ -108,8 +130,11 @@ class ManifestScan:
 def read_manifest(path: str | os.PathLike[str], require_labels: bool = True) -> list[ManifestRow]:
     """Read and check a manifest.
 
-    Needed columns are ``participant_id``, ``right``, ``left``, and with ``require_labels`` also ``sbr_right`` and
-    ``sbr_left``; the other fields of :class:`Participant` are optional. Image paths are relative to the manifest.
+    Needed columns are ``participant_id``; ``right`` and ``left`` (patches), or ``image`` and the two centres in RAS+ mm
+    as ``right_x``, ``right_y``, ``right_z``, ``left_x``, ``left_y``, ``left_z`` (a line gives one or the other); and
+    with ``require_labels`` also ``sbr_right`` and ``sbr_left``; the other fields of :class:`Participant` are optional.
+    Image paths are relative to the manifest. Where both SBR are ``n/a``, a column ``spect`` may give the DaT-SPECT (a
+    NIfTI, a DICOM file or folder) to measure them in.
     A column that looks like a misspelt known one is a fault; any other extra column is ignored and logged.
 
     Args:
@@ -134,10 +159,11 @@ def scan_manifest(path: str | os.PathLike[str], require_labels: bool = True) -> 
     """As :func:`read_manifest`, but the faults are returned, so that faults of the images can join them."""
     source = Path(path)
     try:
-        table = _read_table(source)
+        table = read_table(source)
     except ManifestError as error:
         return ManifestScan((), tuple((0, fault) for fault in error.faults))
-    needed = ["participant_id", "right", "left", *(("sbr_right", "sbr_left") if require_labels else ())]
+    typed = require_labels and "spect" not in table.columns
+    needed = ["participant_id", *_where_columns(table.columns), *(("sbr_right", "sbr_left") if typed else ())]
     faults = _header_faults(table.columns, needed)
     ignored = [c for c in table.columns if c not in _KNOWN]
     if faults:
@@ -149,16 +175,26 @@ def scan_manifest(path: str | os.PathLike[str], require_labels: bool = True) -> 
     all_faults: list[tuple[int, str]] = []
     visits: dict[tuple[str, str], int] = {}
     images: dict[Path, int] = {}
+    spects: dict[Path, tuple[str, int]] = {}
     for line, cells in table.lines:
         if len(cells) != len(table.columns):
             all_faults.append((line, f"{len(cells)} fields, but the header has {len(table.columns)}"))
             continue
         record = dict(zip(table.columns, cells, strict=True))
-        participant, found = _parse_participant(record)
-        if require_labels and record["sbr_right"] == record["sbr_left"] == MISSING:
+        participant, found = parse_participant(record)
+        spect, spect_faults = _parse_spect(record, source.parent)
+        found += spect_faults
+        unlabelled = record.get("sbr_right", MISSING) == record.get("sbr_left", MISSING) == MISSING
+        if require_labels and unlabelled and spect is None and not spect_faults:
             found.append("no SBR: both sides are n/a, but labels are needed here")
-        paths, path_faults = _parse_paths(record, source.parent)
-        found += path_faults
+        if spect is not None:
+            patient, first = spects.setdefault(spect, (participant.participant_id, line))
+            if patient != participant.participant_id:
+                found.append(f"the SPECT {spect.name} is already that of line {first}, of another patient")
+        cut = record.get("image", MISSING) != MISSING
+        paths, path_faults = (_parse_image if cut else _parse_paths)(record, source.parent)
+        centres, centre_faults = _parse_centres(record) if cut else (None, [])
+        found += path_faults + centre_faults
         visit = (participant.participant_id, participant.session_id)
         if visit[0] and (first := visits.setdefault(visit, line)) != line:
             found.append(f"participant {visit[0]}, session {visit[1]} stands already in line {first}")
@@ -167,7 +203,7 @@ def scan_manifest(path: str | os.PathLike[str], require_labels: bool = True) -> 
                 found.append(f"the image {image.name} is already that of line {first}")
         all_faults += [(line, fault) for fault in found]
         if not found:
-            rows.append(ManifestRow(participant, *paths, line))
+            rows.append(ManifestRow(participant, *paths, line, spect, centres))
     if not table.lines:
         all_faults.append((0, "a header but no line below it"))
     return ManifestScan(tuple(rows), tuple(all_faults))
@@ -207,14 +243,15 @@ def read_participants(path: str | os.PathLike[str]) -> tuple[Participant, ...]:
     Raises:
         ManifestError: every fault of every line.
     """
-    table = _read_table(Path(path))
-    faults = [(1, fault) for fault in _header_faults(table.columns, PARTICIPANT_COLUMNS)]
+    table = read_table(Path(path))
+    needed = [name for name in PARTICIPANT_COLUMNS if name not in _LATER_COLUMNS]
+    faults = [(1, fault) for fault in _header_faults(table.columns, needed)]
     participants = []
     for line, cells in table.lines if not faults else ():
         if len(cells) != len(table.columns):
             faults.append((line, f"{len(cells)} fields, but the header has {len(table.columns)}"))
             continue
-        participant, found = _parse_participant(dict(zip(table.columns, cells, strict=True)))
+        participant, found = parse_participant(dict(zip(table.columns, cells, strict=True)))
         faults += [(line, fault) for fault in found]
         participants.append(participant)
     if faults:
@@ -223,7 +260,9 @@ def read_participants(path: str | os.PathLike[str]) -> tuple[Participant, ...]:
 
 
 def write_participants(path: str | os.PathLike[str], participants: Sequence[Participant]) -> None:
-    """Write participants as TSV, in order, with every column; numbers keep their full precision.
+    """Write participants as TSV, in order; numbers keep their full precision.
+
+    Every column is written, ``spect_reconstruction`` and ``sbr_method`` only where somebody has a value there.
 
     Raises:
         CohortError: a participant that could not be read back, or the same visit twice.
@@ -235,8 +274,10 @@ def write_participants(path: str | os.PathLike[str], participants: Sequence[Part
     if faults:
         more = f" (and {len(faults) - 10} more)" if len(faults) > 10 else ""
         raise CohortError("participants that do not fit: " + "; ".join(faults[:10]) + more)
-    lines = ["\t".join(PARTICIPANT_COLUMNS)]
-    lines += ["\t".join(_cell(getattr(p, name)) for name in PARTICIPANT_COLUMNS) for p in participants]
+    unused = {name for name in _LATER_COLUMNS if all(getattr(p, name) is None for p in participants)}
+    columns = [name for name in PARTICIPANT_COLUMNS if name not in unused]
+    lines = ["\t".join(columns)]
+    lines += ["\t".join(_cell(getattr(p, name)) for name in columns) for p in participants]
     write_text(path, "\n".join(lines) + "\n")
 
 
@@ -251,13 +292,19 @@ def _cell(value: str | float | None) -> str:
 
 
 @dataclass(frozen=True)
-class _Table:
+class ManifestTable:
+    """A TSV as it stands: its header, and ``(line number, cells)`` of the lines below it."""
+
     columns: list[str]
     lines: list[tuple[int, list[str]]]
 
 
-def _read_table(path: Path) -> _Table:
-    """Header and lines of a TSV file, cells stripped, blank lines dropped."""
+def read_table(path: Path) -> ManifestTable:
+    """Header and lines of a TSV file, cells stripped, blank lines dropped.
+
+    Raises:
+        ManifestError: unreadable, no UTF-8 text, empty, or not separated by tabs.
+    """
 
     def refusal(fault: str) -> ManifestError:
         return ManifestError(str(path), [fault])
@@ -283,7 +330,13 @@ def _read_table(path: Path) -> _Table:
         for mark, name in ((",", "commas"), (";", "semicolons")):
             if mark in header[0]:
                 raise refusal(f"its fields are separated by {name}; a manifest is separated by tabs (TSV)")
-    return _Table(header, lines[1:])
+    return ManifestTable(header, lines[1:])
+
+
+def _where_columns(columns: Sequence[str]) -> tuple[str, ...]:
+    """The columns that must be there to say where the patches are: two patches, an image with centres, or both."""
+    cut = _IMAGE_COLUMNS if set(_IMAGE_COLUMNS) & set(columns) else ()
+    return cut + (_PATCH_COLUMNS if not cut or set(_PATCH_COLUMNS) & set(columns) else ())
 
 
 def _header_faults(columns: Sequence[str], needed: Sequence[str]) -> list[str]:
@@ -297,7 +350,8 @@ def _header_faults(columns: Sequence[str], needed: Sequence[str]) -> list[str]:
     return faults
 
 
-def _parse_participant(record: dict[str, str]) -> tuple[Participant, list[str]]:
+def parse_participant(record: dict[str, str]) -> tuple[Participant, list[str]]:
+    """One line's cells by column as a participant, and what is wrong with them; unknown columns are passed over."""
     values: dict[str, Any] = {}
     faults = []
     for name in PARTICIPANT_COLUMNS:
@@ -324,11 +378,21 @@ def _parse_participant(record: dict[str, str]) -> tuple[Participant, list[str]]:
     return participant, faults
 
 
+def _parse_spect(record: dict[str, str], base: Path) -> tuple[Path | None, list[str]]:
+    cell = record.get("spect", MISSING)
+    if cell == MISSING:
+        return None, []
+    if not cell:
+        return None, ["spect is empty (write n/a for what is missing)"]
+    path = base / cell
+    return (path, []) if path.exists() else (None, [f"spect {cell!r} does not exist"])
+
+
 def _parse_paths(record: dict[str, str], base: Path) -> tuple[tuple[Path, Path], list[str]]:
     faults = []
     paths = []
     for side in Side:
-        cell = record[side.value]
+        cell = record.get(side.value, MISSING)
         path = base / cell
         paths.append(path)
         if cell in ("", MISSING):
@@ -344,3 +408,27 @@ def _parse_paths(record: dict[str, str], base: Path) -> tuple[tuple[Path, Path],
         elif not any(mats) and paths[0] == paths[1]:
             faults.append("right and left are the same image")
     return (paths[0], paths[1]), faults
+
+
+def _parse_image(record: dict[str, str], base: Path) -> tuple[tuple[Path, Path], list[str]]:
+    """The image of a line that is to be cut, twice."""
+    cell = record["image"]
+    path = base / cell
+    patches = [side.value for side in Side if record.get(side.value, MISSING) != MISSING]
+    faults = [f"{' and '.join(patches)} beside an image: give one or the other"] if patches else []
+    if not cell.endswith(NIFTI_SUFFIXES):
+        faults.append(f"image {cell!r} is none of {', '.join(NIFTI_SUFFIXES)}")
+    elif not path.is_file():
+        faults.append(f"image {cell!r} does not exist")
+    return (path, path), faults
+
+
+def _parse_centres(record: dict[str, str]) -> tuple[Centres | None, list[str]]:
+    cells = {name: record[name] for name in CENTRE_COLUMNS}
+    faults = [f"{name} {cell!r} is no number (RAS+ mm)" for name, cell in cells.items() if not _NUMBER.fullmatch(cell)]
+    if faults:
+        return None, faults
+    a, b, c, d, e, f = map(float, cells.values())
+    if not a > d:
+        faults.append(f"right_x {a:g} is not larger than left_x {d:g} (RAS+: x rises towards the patient's right)")
+    return ((a, b, c), (d, e, f)), faults

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import gzip
+import hashlib
 import io
 import os
 import struct
 import zlib
+from dataclasses import dataclass
 from itertools import product
 from pathlib import Path
 from typing import Any, Final, Literal
@@ -62,6 +64,89 @@ def read_volume(path: str | os.PathLike[str], affine: AffineChoice = "auto") -> 
     return voxels, _choose_affine(source, header, shape, affine)
 
 
+@dataclass(frozen=True, eq=False)
+class RawImage:
+    """A NIfTI's stored numbers beside its scaling, for the rare header whose scaling is wrong.
+
+    Attributes:
+        stored: ``(X, Y, Z, volumes)``, as in the file.
+        slope, inter: the header's scaling, 1 and 0 where it has none.
+        affine: ``(4, 4)`` from voxel index to RAS+ mm.
+        digest: SHA-256 of the uncompressed file.
+    """
+
+    stored: npt.NDArray[Any]
+    slope: float
+    inter: float
+    affine: Array
+    digest: str
+
+    @property
+    def shape(self) -> tuple[int, int, int]:
+        """Of one volume."""
+        x, y, z = self.stored.shape[:3]
+        return x, y, z
+
+    @property
+    def volumes(self) -> int:
+        """Along the fourth axis."""
+        return int(self.stored.shape[3])
+
+    @property
+    def is_float(self) -> bool:
+        """Whether the numbers are stored as such, and not as integers to be scaled."""
+        return self.stored.dtype.kind == "f"
+
+    @property
+    def stored_range(self) -> tuple[float, float]:
+        """Smallest and largest stored number."""
+        return float(self.stored.min()), float(self.stored.max())
+
+    def volume(self, index: int, *, scaled: bool = True) -> npt.NDArray[np.float32]:
+        """One volume, ``(X, Y, Z)`` float32, with the header's scaling or without."""
+        voxels = self.stored[..., index]
+        return np.asarray(voxels * self.slope + self.inter if scaled else voxels, dtype=np.float32)
+
+    def same_grid(self, other: RawImage) -> bool:
+        """Whether both have one shape and, within a hundredth of a voxel, one place."""
+        corners = np.array(list(product(*((0, n) for n in self.shape))))
+        change = self.affine - other.affine
+        apart = np.abs(corners @ change[:3, :3].T + change[:3, 3]).max()
+        return self.shape == other.shape and bool(apart < 0.01 * np.linalg.norm(self.affine[:3, :3], axis=0).min())
+
+
+def read_raw(path: str | os.PathLike[str], affine: AffineChoice = "auto", *, name: str = "") -> RawImage:
+    """Read a NIfTI of one or several volumes as it is stored.
+
+    Args:
+        path: ``.nii`` or ``.nii.gz``, three or four axes.
+        affine: as for :func:`read_volume`.
+        name: how to call the file in a message, where its own name must not appear; default the path.
+
+    Raises:
+        ImageError, OrientationError: as :func:`read_volume` does.
+    """
+    source = Path(path)
+    called: Any = name or source
+    content = _read_bytes(source, called)
+    header, proxy = _parse(called, content)
+    shape = proxy.shape
+    while len(shape) > 4 and shape[-1] == 1:
+        shape = shape[:-1]
+    if len(shape) not in (3, 4) or 0 in shape:
+        raise ImageError(f"{called}: an image of shape {proxy.shape}", "three axes, or four with echoes along the last")
+    if proxy.dtype.kind not in "iuf":
+        raise ImageError(f"{called}: voxels of type {proxy.dtype}", "real numbers")
+    try:
+        stored = np.asarray(proxy.get_unscaled()).reshape((*shape, 1)[:4])
+    except (OSError, ValueError, MemoryError) as error:
+        raise ImageError(f"{called}: truncated, its voxels are not all there", f"{shape} voxels") from error
+    slope, inter = header.get_slope_inter()
+    matrix = _choose_affine(called, header, shape[:3], affine)
+    digest = hashlib.sha256(content).hexdigest()
+    return RawImage(stored, 1.0 if slope is None else float(slope), float(inter or 0.0), matrix, digest)
+
+
 def write_volume(path: str | os.PathLike[str], array: npt.NDArray[np.generic], affine: npt.ArrayLike) -> None:
     """Write a NIfTI-1 volume whose sform and qform both carry ``affine``; equal input gives equal bytes.
 
@@ -84,25 +169,26 @@ def write_volume(path: str | os.PathLike[str], array: npt.NDArray[np.generic], a
         hidden.write_bytes(gzip.compress(content, 6, mtime=0) if target.suffix == ".gz" else content)
 
 
-def _read_bytes(path: Path) -> bytes:
+def _read_bytes(path: Path, name: Path | str = "") -> bytes:
     """The whole file, uncompressed. Read to the end, so that gzip's own checksum is verified."""
+    name = name or path
     if not path.name.endswith((".nii", ".nii.gz")):
-        raise ImageError(f"{path}: not a NIfTI file name", ".nii or .nii.gz", "Convert it, for example with dcm2niix")
+        raise ImageError(f"{name}: not a NIfTI file name", ".nii or .nii.gz", "Convert it, for example with dcm2niix")
     try:
         raw = path.read_bytes()
     except OSError as error:
-        raise ImageError(f"{path}: cannot be read ({error.strerror})", "a NIfTI file") from error
+        raise ImageError(f"{name}: cannot be read ({error.strerror})", "a NIfTI file") from error
     if not raw.startswith(_GZIP_MAGIC):
         return raw
     try:
         return gzip.decompress(raw)
     except (EOFError, zlib.error, gzip.BadGzipFile) as error:
         raise ImageError(
-            f"{path}: truncated or damaged, it cannot be decompressed ({error})", "", "Copy or export it again"
+            f"{name}: truncated or damaged, it cannot be decompressed ({error})", "", "Copy or export it again"
         ) from error
 
 
-def _parse(path: Path, content: bytes) -> tuple[Any, Any]:
+def _parse(path: Path | str, content: bytes) -> tuple[Any, Any]:
     """Header and, still to be read, the voxels. Not nibabel's image, which fails where only one of two forms does."""
     is_version_2 = content[:4] in (struct.pack("<i", _NIFTI2_HEADER_BYTES), struct.pack(">i", _NIFTI2_HEADER_BYTES))
     kind: Any = nib.Nifti2Header if is_version_2 else nib.Nifti1Header
@@ -117,7 +203,7 @@ def _parse(path: Path, content: bytes) -> tuple[Any, Any]:
         ) from error
 
 
-def _choose_affine(path: Path, header: Any, shape: tuple[int, ...], choice: AffineChoice) -> Array:
+def _choose_affine(path: Path | str, header: Any, shape: tuple[int, ...], choice: AffineChoice) -> Array:
     forms, reasons = {}, {}
     for name in ("sform", "qform"):
         try:
@@ -155,7 +241,7 @@ def _choose_affine(path: Path, header: Any, shape: tuple[int, ...], choice: Affi
     return forms["sform"]
 
 
-def _refuse_conflict(path: Path, sform: Array, qform: Array, shape: tuple[int, ...]) -> None:
+def _refuse_conflict(path: Path | str, sform: Array, qform: Array, shape: tuple[int, ...]) -> None:
     # the difference of two affine maps is largest at a corner
     corners = np.array(list(product(*((0, n - 1) for n in shape))))
     distance = np.linalg.norm(corners @ (sform - qform)[:3, :3].T + (sform - qform)[:3, 3], axis=1).max()

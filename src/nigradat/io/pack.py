@@ -5,7 +5,8 @@ A folder with
 * ``patches.npy``: ``(n, 2, 50, 50, 20)`` float32, right first, native view (not mirrored), not normalised;
 * ``affines.npy``: ``(n, 2, 4, 4)`` float64, patch index to RAS+ mm; NaN where the position is only nominal;
 * ``participants.tsv``: the visits in the same order;
-* ``cohort.json``: format version, provenance, the labels' scale, size and SHA-256 of the other files.
+* ``cohort.json``: format version, provenance, the labels' scale, the SMWI recipe where it is known, size and SHA-256 of
+  the other files.
 """
 
 from __future__ import annotations
@@ -27,7 +28,7 @@ import numpy as np
 import numpy.typing as npt
 
 from nigradat.anatomy import PATCH_SHAPE, Side, nominal_affine
-from nigradat.errors import CohortError, ManifestError, NigradatError
+from nigradat.errors import CohortError, ManifestError, MissingExtraError, NigradatError
 from nigradat.io.files import new_folder, sha256_of, write_json
 from nigradat.io.manifest import (
     MISSING,
@@ -39,8 +40,9 @@ from nigradat.io.manifest import (
     write_participants,
 )
 from nigradat.io.nifti import AffineChoice
-from nigradat.io.pairs import read_pair
+from nigradat.io.pairs import read_row
 from nigradat.pair import NigralPair
+from nigradat.smwi.recipe import recipe_differences
 
 FORMAT_VERSION: Final = 1
 PHANTOM: Final = "phantom"
@@ -49,6 +51,7 @@ _PATCHES, _AFFINES, _TABLE, _CARD = "patches.npy", "affines.npy", "participants.
 _SCALE_COLUMNS: Final = ("tracer", "spect_device", "spect_software")
 _ROW_SHAPE: Final = (2, *PATCH_SHAPE)
 Progress = Callable[[int, int], None]
+Labeller = Callable[[Participant, Path], Participant]
 
 
 @dataclass(frozen=True, eq=False)
@@ -103,6 +106,12 @@ class PackedCohort:
         return hashlib.sha256(text.encode()).hexdigest()
 
     @property
+    def smwi_recipe(self) -> Mapping[str, Any] | None:
+        """How the images were made, None where it is not known; see :class:`~nigradat.smwi.recipe.SmwiRecipe`."""
+        recipe: Mapping[str, Any] | None = self.card.get("smwi_recipe")
+        return recipe
+
+    @property
     def is_phantom(self) -> bool:
         """The patches are simulated."""
         return bool(self.provenance["kind"] == PHANTOM)
@@ -133,6 +142,7 @@ class PackedCohort:
             participant_id=participant.participant_id,
             session_id=participant.session_id,
             affine_is_nominal=nominal,
+            smwi_recipe=self.smwi_recipe,
         )
 
 
@@ -195,8 +205,12 @@ class CohortWriter:
             self._stack = stack.pop_all()
         return self
 
-    def finish(self, participants: Sequence[Participant]) -> None:
+    def finish(self, participants: Sequence[Participant], smwi_recipe: Mapping[str, Any] | None = None) -> None:
         """Write table and card; call it once, last.
+
+        Args:
+            participants: one a row.
+            smwi_recipe: how all the images were made, where it is known.
 
         Raises:
             CohortError: as many participants as rows are needed, all valid.
@@ -216,6 +230,7 @@ class CohortWriter:
             "rows": self._rows,
             "provenance": self._provenance,
             "sbr_scale": describe_scale(participants) | self._sbr_scale,
+            **({} if smwi_recipe is None else {"smwi_recipe": dict(smwi_recipe)}),
             "files": files,
             "nigradat": metadata.version("nigradat"),
         }
@@ -246,6 +261,7 @@ def pack_cohort(
     *,
     affine: AffineChoice = "auto",
     allow_mixed: bool = False,
+    label: Labeller | None = None,
     progress: Progress | None = None,
 ) -> PackedCohort:
     """Check a manifest with all its images and pack it.
@@ -254,7 +270,9 @@ def pack_cohort(
         manifest: see :func:`nigradat.io.manifest.read_manifest`.
         out: a new or empty folder.
         affine: see :func:`nigradat.io.nifti.read_volume`.
-        allow_mixed: accept labels of several tracers or of several SPECT programs.
+        allow_mixed: accept labels of several tracers or SPECT programs, and images of several SMWI recipes.
+        label: gives a visit without SBR the labels that its SPECT says, ``label(visit, scan)``; see
+            :func:`nigradat.spect.labels.labeller`.
         progress: called with (visits read, visits in all).
 
     Raises:
@@ -266,7 +284,7 @@ def pack_cohort(
     """
     source = Path(manifest)
     scan = scan_manifest(source)
-    faults = [*scan.faults, *_label_faults([row.participant for row in scan.rows], allow_mixed)]
+    faults = list(scan.faults)
     if not scan.rows:
         raise ManifestError(str(source), format_faults(faults))
     provenance = {
@@ -278,22 +296,34 @@ def pack_cohort(
     }
     with CohortWriter(out, len(scan.rows), provenance) as writer:
         seen: dict[bytes, str] = {}
+        recipes: list[Mapping[str, Any] | None] = []
+        visits: list[Participant] = []
         for i, row in enumerate(scan.rows):
-            visit = row.participant
             try:
-                pair = read_pair(row.right, row.left, affine, visit.participant_id, visit.session_id)
+                visits.append(_labelled(row, label))
+            except MissingExtraError:
+                raise
+            except NigradatError as error:
+                faults.append((row.line, str(error)))
+            try:
+                pair = read_row(row, affine)
             except NigradatError as error:
                 faults.append((row.line, str(error)))
             else:
                 faults += [(row.line, fault) for fault in _copies(pair, row, seen)]
+                recipes.append(pair.smwi_recipe)
                 writer.patches[i] = pair.patches
                 if not pair.affine_is_nominal:
                     writer.affines[i] = pair.affines
             if progress is not None:
                 progress(i + 1, len(scan.rows))
+        recipe, odd = _common_recipe(recipes)
+        if odd and not allow_mixed:
+            faults.append((0, f"the SMWI recipes are mixed: {odd}. Pack them apart, or say --allow-mixed"))
+        faults += _label_faults(visits, allow_mixed)
         if faults:
             raise ManifestError(str(source), format_faults(faults))
-        writer.finish([row.participant for row in scan.rows])
+        writer.finish(visits, recipe)
     return load_cohort(out)
 
 
@@ -335,16 +365,29 @@ def verify(cohort: PackedCohort) -> None:
     _check_hash(cohort.folder, cohort.card, _PATCHES)
 
 
+def _labelled(row: ManifestRow, label: Labeller | None) -> Participant:
+    """The visit of a line, labelled by its SPECT where it has no labels of its own."""
+    if row.participant.has_sbr or row.spect is None:
+        return row.participant
+    if label is None:
+        raise CohortError(
+            "no SBR: both sides are n/a, and nothing was given that measures them in the SPECT",
+            "labels, or pack_cohort(..., label=labeller(recipe)) of nigradat.spect.labels",
+        )
+    return label(row.participant, row.spect)
+
+
 def _label_faults(participants: Sequence[Participant], allow_mixed: bool) -> list[tuple[int, str]]:
     """Faults that only the labels of all lines together show."""
     faults = []
-    largest = max((v for p in participants for v in (p.sbr_right, p.sbr_left) if v is not None), default=None)
+    typed = [v for p in participants if p.sbr_method is None for v in (p.sbr_right, p.sbr_left) if v is not None]
+    largest = max(typed, default=None)
     if largest is not None and largest < 1:
         faults.append(
             f"the largest SBR is {largest:g}: these labels look divided by a scale (6.84 in the published release); "
             "give the plain ratio"
         )
-    for name in ("spect_software", "tracer") if not allow_mixed else ():
+    for name in ("spect_software", "tracer", "sbr_method", "spect_reconstruction") if not allow_mixed else ():
         counts = Counter(getattr(p, name) or MISSING for p in participants)
         if len(counts) > 1:
             listed = ", ".join(f"{value} ({n})" for value, n in sorted(counts.items()))
@@ -353,6 +396,15 @@ def _label_faults(participants: Sequence[Participant], allow_mixed: bool) -> lis
                 "or say --allow-mixed if they were harmonised"
             )
     return [(0, fault) for fault in faults]
+
+
+def _common_recipe(recipes: Sequence[Mapping[str, Any] | None]) -> tuple[Mapping[str, Any] | None, str]:
+    """The SMWI recipe of all visits, None where one states none; and in what two of them contradict each other."""
+    stated = [recipe for recipe in recipes if recipe is not None]
+    for other in stated[1:]:
+        if odd := recipe_differences(stated[0], other):
+            return None, "; ".join(odd)
+    return (stated[0] if stated and len(stated) == len(recipes) else None), ""
 
 
 def _copies(pair: NigralPair, row: ManifestRow, seen: dict[bytes, str]) -> list[str]:

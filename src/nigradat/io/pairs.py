@@ -5,17 +5,19 @@ from __future__ import annotations
 import os
 import re
 from collections import defaultdict
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Final
+from typing import Any, Final
 
 import numpy as np
 
 from nigradat.anatomy import Side, patch_from_file_grid
-from nigradat.errors import ImageError, LateralityError, ManifestError, OrientationError
+from nigradat.errors import ImageError, LateralityError, ManifestError, NigradatError, OrientationError
+from nigradat.io.manifest import ManifestRow
 from nigradat.io.mat import read_mat_pair
 from nigradat.io.nifti import AffineChoice, read_volume
-from nigradat.pair import NigralPair
+from nigradat.pair import NigralPair, extract_pair
+from nigradat.smwi.recipe import recipe_beside, recipe_differences
 
 _NIFTI_SUFFIX: Final = re.compile(r"\.nii(\.gz)?$")
 _SIDE_TOKENS: Final = re.compile(r"(?:^|(?<=[_-]))(hemi-R|hemi-L|right|left)(?=[_-]|$)")
@@ -48,6 +50,7 @@ def read_pair(
 
     Raises:
         ImageError, OrientationError, LateralityError: naming the file.
+        ImageError: sidecars that state two SMWI recipes.
     """
     paths = {Side.RIGHT: Path(right), Side.LEFT: Path(left)}
     if any(path.suffix == ".mat" for path in paths.values()):
@@ -65,10 +68,39 @@ def read_pair(
         affines.append(patch_affine)
     try:
         return NigralPair(
-            np.stack(patches), np.stack(affines), participant_id or _pair_id(paths[Side.RIGHT]), session_id
+            np.stack(patches),
+            np.stack(affines),
+            participant_id or _pair_id(paths[Side.RIGHT]),
+            session_id,
+            smwi_recipe=_recipe(paths),
         )
     except (ImageError, LateralityError) as error:
         raise type(error)(f"{right}, {left}: {error.found}", error.expected, error.todo) from error
+
+
+def read_row(row: ManifestRow, affine: AffineChoice = "auto") -> NigralPair:
+    """The patch pair of one line of a manifest: read, or cut from its image around the two centres.
+
+    Raises:
+        ImageError, OrientationError, LateralityError, FieldOfViewError: naming the file.
+    """
+    visit = row.participant
+    if row.centres_mm is None:
+        return read_pair(row.right, row.left, affine, visit.participant_id, visit.session_id)
+    volume, matrix = read_volume(row.right, affine)
+    try:
+        pair = extract_pair(volume, matrix, *row.centres_mm, visit.participant_id)
+    except NigradatError as error:
+        raise type(error)(f"{row.right}: {error.found}", error.expected, error.todo) from error
+    return replace(pair, session_id=visit.session_id, smwi_recipe=recipe_beside(row.right))
+
+
+def _recipe(paths: dict[Side, Path]) -> dict[str, Any] | None:
+    """The SMWI recipe that the sidecars of both patches state, or the one that does."""
+    stated = [recipe for path in paths.values() if (recipe := recipe_beside(path)) is not None]
+    if len(stated) == 2 and (odd := recipe_differences(*stated)):
+        raise ImageError(f"two SMWI recipes ({'; '.join(odd)})", "one for both sides")
+    return stated[0] if stated else None
 
 
 def find_pairs(folder: str | os.PathLike[str]) -> list[PairFiles]:

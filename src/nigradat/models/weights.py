@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -15,6 +16,7 @@ from nigradat.errors import ConfigError, WeightsError
 from nigradat.io.files import new_file, sha256_of, write_json
 from nigradat.models.head import SD_MAX, SD_MIN
 from nigradat.models.symmetric import ModelSpec, PairRegressor, in_fast_layout
+from nigradat.smwi.recipe import recipe_differences
 
 WEIGHTS_NAME, CARD_NAME = "model.safetensors", "card.json"
 CARD_FORMAT = 1
@@ -30,7 +32,7 @@ class LoadedModel:
 
     Attributes:
         model: the network.
-        card: what it was trained on, SBR scale, preprocessing, metrics, intended use, licence.
+        card: what it was trained on, SBR scale, SMWI recipe, preprocessing, metrics, intended use, licence.
         folder: where it lies.
     """
 
@@ -47,6 +49,16 @@ class LoadedModel:
     def is_phantom_trained(self) -> bool:
         """Whether the digital phantom was its training material."""
         return bool(self.card.get("training", {}).get("kind") == "phantom")
+
+    @property
+    def smwi_recipe(self) -> Mapping[str, Any] | None:
+        """How the images that trained it were made, None where that is not known."""
+        recipe: Mapping[str, Any] | None = self.card.get("smwi_recipe")
+        return recipe
+
+    def differs_in(self, recipe: Mapping[str, Any] | None) -> tuple[str, ...]:
+        """Where an image's SMWI recipe contradicts that of the training, in words; nothing where one is not known."""
+        return recipe_differences(self.smwi_recipe or {}, recipe or {})
 
     @property
     def title(self) -> str:

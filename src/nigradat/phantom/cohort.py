@@ -33,7 +33,7 @@ from nigradat.io.pack import PHANTOM, CohortWriter
 from nigradat.phantom.anatomy import N1_BIT, RN_BIT, SN_BIT
 from nigradat.phantom.latents import Latents, Preset, get_preset, sample_latents
 from nigradat.phantom.oracle import LATENT_COLUMNS, LATENTS_FILE, MASKS_FILE, TRUTH_FILE, TRUTH_FOLDER
-from nigradat.phantom.rendering import Recipe, RenderedPair, render_pair, sample_nuisance
+from nigradat.phantom.rendering import Nuisance, Recipe, RenderedPair, render_pair, sample_nuisance
 
 Progress = Callable[[int, int], None]
 
@@ -90,7 +90,7 @@ def simulate(
         _render_all(job, latents, min(workers or _cores(), patients), progress)
         participants = [_participant(i, latents, seed) for i in range(patients)]
         _write_truth(truth, latents, participants, chosen, seed)
-        writer.finish(participants)
+        writer.finish(participants, Recipe().smwi_json())
     return Path(out)
 
 
@@ -121,9 +121,9 @@ def render_patient(
         >>> magnitude_only.patches.shape
         (2, 50, 50, 20)
     """
-    rng = np.random.default_rng(np.random.SeedSequence([seed, _IMAGE_STREAM, patient]))
-    nuisance = sample_nuisance(
-        rng,
+    nuisance = patient_nuisance(
+        seed,
+        patient,
         age,
         centring_stress_mm=centring_stress_mm,
         noise_factor=noise_factor,
@@ -131,6 +131,29 @@ def render_patient(
     )
     right, left = (float(v) for v in np.asarray(d))
     return render_pair(right, left, nuisance, recipe)
+
+
+def patient_nuisance(
+    seed: int,
+    patient: int,
+    age: float,
+    *,
+    centring_stress_mm: float = 0.0,
+    noise_factor: float = 1.0,
+    ghost_amplitude: float | None = None,
+) -> Nuisance:
+    """What is not disease in one patient of a cohort; the arguments are those of :func:`render_patient`.
+
+    Change what is wanted with ``dataclasses.replace`` and hand it to :func:`~nigradat.phantom.rendering.render_pair`:
+    nothing else of the patient changes.
+    """
+    return sample_nuisance(
+        np.random.default_rng(np.random.SeedSequence([seed, _IMAGE_STREAM, patient])),
+        age,
+        centring_stress_mm=centring_stress_mm,
+        noise_factor=noise_factor,
+        ghost_amplitude=ghost_amplitude,
+    )
 
 
 @dataclass(frozen=True)

@@ -220,3 +220,15 @@ def read_truth(cohort: str | Path) -> Truth:
     if masks.shape[:2] != (len(latents), 2):
         raise CohortError(f"{folder}: masks of shape {masks.shape} for {len(latents)} patients", "one row a patient")
     return Truth(preset, seed, tuple(table["participant_id"]), latents, masks)
+
+
+def read_masks(cohort: Path, rows: npt.NDArray[np.int_] | None = None) -> npt.NDArray[np.uint8] | None:
+    """Masks ``(n, 2, 50, 50, 20)`` of some rows of a phantom cohort, native view; None where its truth is not there.
+
+    Raises:
+        CohortError: a damaged truth.
+    """
+    if not (cohort / TRUTH_FOLDER).is_dir():
+        return None
+    masks = read_truth(cohort).masks
+    return np.asarray(masks if rows is None else masks[rows])

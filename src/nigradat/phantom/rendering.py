@@ -67,6 +67,10 @@ class Recipe:
         if not self.te_ms or min(self.te_ms) <= 0 or self.chi_threshold_ppm <= 0 or self.power < 0 or self.blur <= 0:
             raise ConfigError(f"{self}", "positive echo times, threshold and blur, and a power >= 0")
 
+    def smwi_json(self) -> dict[str, float | str]:
+        """The weighting in the words of :class:`~nigradat.smwi.recipe.SmwiRecipe`; nothing is inverted here."""
+        return {"chi_th_ppm": self.chi_threshold_ppm, "m": self.power, "combination": "rms"}
+
 
 @dataclass(frozen=True)
 class SideNuisance:

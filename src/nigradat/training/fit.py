@@ -364,6 +364,7 @@ def _card(
         },
         "config": config.to_json(),
         "sbr_scale": data.sbr_scale,
+        "smwi_recipe": data.smwi_recipe,
         "metrics": {"on": "the stopping patients (selected on them, so optimistic)", **history[best]},
         "reconstruction": "lambda, the place and rate of dropout, and the recipe are ours; the paper's are not known",
         "licence": "weights follow the licence of the training data",

@@ -8,7 +8,7 @@ alone, so a patient's samples do not depend on who else is in the batch.
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 import numpy.typing as npt
@@ -36,20 +36,25 @@ class Draws:
         samples: ``(T, n, 2)``, the predictions of T thinned networks; T equal ones of a model without dropout.
         noise_sd: ``(n, 2)``, SD of a label about its prediction as the model itself states it, root mean square over
             the thinned networks; None where it states none (no log-normal head).
+        features: ``(n, 2, F)`` float32, what the tower made of the patches before any dropout, where that was asked for
+            and the tower ran in one piece; else None.
     """
 
     point: Array
     samples: Array
     noise_sd: Array | None = None
+    features: npt.NDArray[np.float32] | None = None
 
     @classmethod
     def joined(cls, parts: Sequence[Draws]) -> Draws:
         """Those of several batches of visits as those of all."""
         noise = [part.noise_sd for part in parts if part.noise_sd is not None]
+        features = [part.features for part in parts if part.features is not None]
         return cls(
             np.concatenate([part.point for part in parts]),
             np.concatenate([part.samples for part in parts], axis=1),
             np.concatenate(noise) if noise else None,
+            np.concatenate(features) if features else None,
         )
 
 
@@ -121,6 +126,7 @@ def draw_predictions(
     samples: int = 100,
     seed: int = 0,
     chunk: int = CHUNK,
+    keep_features: bool = False,
 ) -> Draws:
     """All that a spread is made of, with the tower run once where it can be.
 
@@ -133,6 +139,7 @@ def draw_predictions(
         samples: T.
         seed: of the draws.
         chunk: pairs at once; the samples are the same for any value (to rounding).
+        keep_features: hand out the tower's features, too, where there is no dropout inside it.
 
     Raises:
         CalibrationError: the model has no spread (see :func:`has_spread`), or none of its dropout acted.
@@ -143,7 +150,7 @@ def draw_predictions(
         raise CalibrationError(f"{samples} Monte-Carlo samples", "at least 2 (100 is usual)")
     with _evaluating(model) as device:
         drawn = Draws.joined(
-            [_in_sbr(model, *_draw(model, x.to(device), samples, seed)) for x in _chunks(patches, chunk)]
+            [_draw(model, x.to(device), samples, seed, keep_features) for x in _chunks(patches, chunk)]
         )
     answered = [side.index for side in model.sides]
     if dropout_modules(model) and not (np.ptp(drawn.samples[:, :, answered], axis=0) > 0).any():
@@ -157,16 +164,22 @@ def _no_dropout() -> CalibrationError:
     )
 
 
-def _draw(model: PairRegressor, x: Tensor, samples: int, seed: int) -> tuple[Tensor, Tensor]:
-    """Outputs ``(n, 2, k)`` of the whole network and ``(T, n, 2, k)`` of thinned ones; NaN where no net answers."""
-    if not dropout_modules(model):
-        outputs = model.outputs(model.features(x))
-        return outputs, outputs.expand(samples, *outputs.shape)
-    inside = any(m is not net.dropout for net in _nets(model) for m in dropout_modules(net))
-    return (_draws_of_network if inside else _draws_of_head)(model, x, samples, seed)
+def _draw(model: PairRegressor, x: Tensor, samples: int, seed: int, keep_features: bool) -> Draws:
+    if any(m is not net.dropout for net in _nets(model) for m in dropout_modules(net)):
+        return _in_sbr(model, *_draws_of_network(model, x, samples, seed))
+    features = model.features(x)
+    point = model.outputs(features)
+    draws = (
+        _draws_of_head(model, features, samples, seed)
+        if dropout_modules(model)
+        else point.expand(samples, *point.shape)
+    )
+    drawn = _in_sbr(model, point, draws)
+    return replace(drawn, features=features.cpu().numpy()) if keep_features else drawn
 
 
 def _in_sbr(model: PairRegressor, point: Tensor, draws: Tensor) -> Draws:
+    """From the outputs ``(n, 2, k)`` of the whole network and ``(T, n, 2, k)`` of thinned ones."""
     output, scale = model.spec.output, model.spec.sbr_max
     noise = None
     if output == "log-normal":
@@ -181,16 +194,15 @@ def draw_seeds(seed: int, samples: int) -> list[int]:
     return [int(word >> 1) for word in words]
 
 
-def _draws_of_head(model: PairRegressor, x: Tensor, samples: int, seed: int) -> tuple[Tensor, Tensor]:
-    features = model.features(x)
-    out = x.new_full((samples, len(x), 2, N_OUTPUTS[model.spec.output]), torch.nan)
-    masks = {net: _head_masks(model, net, samples, seed).to(x) for net in _nets(model)}
+def _draws_of_head(model: PairRegressor, features: Tensor, samples: int, seed: int) -> Tensor:
+    out = features.new_full((samples, len(features), 2, N_OUTPUTS[model.spec.output]), torch.nan)
+    masks = {net: _head_masks(model, net, samples, seed).to(features) for net in _nets(model)}
     for side in model.sides:
         net = model.net(side)
         assert net is not None
         for k, (weight, bias) in enumerate(zip(net.head.weight, net.head.bias, strict=True)):
             out[:, :, side.index, k] = (features[:, side.index] @ (weight * masks[net]).T + bias).T
-    return model.outputs(features), out
+    return out
 
 
 def _head_masks(model: PairRegressor, net: SideRegressor, samples: int, seed: int) -> Tensor:

@@ -4,24 +4,26 @@ from __future__ import annotations
 
 import os
 from collections.abc import Sequence
-from itertools import chain, islice
+from dataclasses import replace
+from itertools import islice
 from typing import Any
 
 import numpy as np
 
 from nigradat.anatomy import Side
-from nigradat.errors import CalibrationError
-from nigradat.io.inputs import read_inputs
+from nigradat.errors import CalibrationError, ImageError
+from nigradat.io.inputs import Source, pairs_of
 from nigradat.io.nifti import AffineChoice
 from nigradat.metrics.cases import check_level
 from nigradat.models.weights import WEIGHTS_NAME, LoadedModel, load_model
 from nigradat.pair import Flag, NigralPair, PatientPrediction, SidePrediction
+from nigradat.quality.abstain import NONE, answered, check_policy, resolve_policy, withhold
+from nigradat.quality.check import check_pairs
+from nigradat.quality.reference import load_quality
 from nigradat.uncertainty.calibration import Rule, load_calibration
 from nigradat.uncertainty.cross_validation import CV_PLUS_NAME, load_cross_calibration
 from nigradat.uncertainty.mc_dropout import CHUNK, draw_predictions, has_spread, predict_sbr
 from nigradat.uncertainty.symmetric_mc import DEFAULT_MODE, symmetric_spread
-
-Source = NigralPair | str | os.PathLike[str]
 
 
 def predict_pairs(
@@ -33,6 +35,8 @@ def predict_pairs(
     samples: int = 100,
     seed: int = 0,
     chunk: int = CHUNK,
+    allow_other_recipe: bool = False,
+    abstain: str = NONE,
 ) -> list[PatientPrediction]:
     """Predict a batch of pairs.
 
@@ -46,20 +50,32 @@ def predict_pairs(
         samples, seed: Monte-Carlo draws for the spread of a model that was not calibrated; a calibrated
             model uses those it was calibrated with.
         chunk: pairs at once.
+        allow_other_recipe: flag images of another SMWI recipe than the training's instead of refusing them.
+        abstain: from which pairs the answer is withheld; see :func:`nigradat.quality.abstain.resolve_policy`. A model
+            with a quality reference flags unusual pairs under any policy.
 
     Raises:
-        CalibrationError: the level cannot be promised with the patients that calibrated the model.
-        ConfigError: a level outside 0..1.
+        ImageError: an image of another SMWI recipe.
+        CalibrationError: the level cannot be promised with the patients that calibrated the model, or the policy
+            cannot be kept with those of its quality reference.
+        ConfigError: a level outside 0..1, or an unknown policy.
     """
     check_level(level)
+    check_policy(abstain)
     if not pairs:
         return []
+    quality = load_quality(loaded)
+    abstention = resolve_policy(abstain, loaded, quality)
+    if not allow_other_recipe:
+        _refuse_other_recipe(loaded, pairs)
     patches = np.stack([pair.patches for pair in pairs])
     calibration = load_calibration(loaded)
     drawn = None
     if has_spread(loaded.model):
         count, draw_from = (samples, seed) if calibration is None else (calibration.samples, calibration.seed)
-        drawn = draw_predictions(loaded.model, patches, samples=count, seed=draw_from, chunk=chunk)
+        drawn = draw_predictions(
+            loaded.model, patches, samples=count, seed=draw_from, chunk=chunk, keep_features=quality is not None
+        )
     sbr = predict_sbr(loaded.model, patches, chunk) if drawn is None else drawn.point
     sd = low = high = np.full_like(sbr, np.nan)
     if drawn is not None and calibration is not None:
@@ -91,7 +107,7 @@ def predict_pairs(
             level=level if known else None,
         )
 
-    return [
+    predictions = [
         PatientPrediction(
             pair.participant_id,
             side_of(i, Side.RIGHT),
@@ -101,6 +117,23 @@ def predict_pairs(
         )
         for i, pair in enumerate(pairs)
     ]
+    if quality is None:
+        return predictions
+    checked = check_pairs(loaded, quality, pairs, features=None if drawn is None else drawn.features)
+    flagged = [replace(p, flags=(*p.flags, *c.flags)) for p, c in zip(predictions, checked, strict=True)]
+    if abstention is None:
+        return flagged
+    return [withhold(p, c, abstention) for p, c in zip(flagged, checked, strict=True)]
+
+
+def _refuse_other_recipe(loaded: LoadedModel, pairs: Sequence[NigralPair]) -> None:
+    for pair in pairs:
+        if odd := loaded.differs_in(pair.smwi_recipe):
+            raise ImageError(
+                f"the SMWI of {pair.participant_id} was made by another recipe than the model's: {'; '.join(odd)}",
+                "the recipe of the images that trained the model",
+                "Make the SMWI again by that recipe, or say --allow-other-recipe (allow_other_recipe=True)",
+            )
 
 
 def model_flags(loaded: LoadedModel, *, has_calibration: bool) -> tuple[Flag, ...]:
@@ -133,6 +166,8 @@ def pair_flags(loaded: LoadedModel, pair: NigralPair, sbr: np.ndarray) -> tuple[
                 severity="info",
             )
         )
+    if odd := loaded.differs_in(pair.smwi_recipe):
+        flags.append(Flag("other-recipe", f"Another SMWI recipe than the model's: {'; '.join(odd)} here."))
     top = loaded.card.get("sbr_scale", {}).get("max") or loaded.spec.sbr_max
     for side in Side:
         value = sbr[side.index]
@@ -153,6 +188,8 @@ def predict(
     rule: Rule = "conformal",
     samples: int = 100,
     seed: int = 0,
+    allow_other_recipe: bool = False,
+    abstain: str = NONE,
 ) -> list[PatientPrediction]:
     """Predict both sides' SBR for pairs or files.
 
@@ -161,7 +198,7 @@ def predict(
             several of these.
         model: model folder, or one loaded with :func:`nigradat.load`.
         right, left, affine: see :func:`nigradat.io.inputs.read_inputs`.
-        level, rule, samples, seed: see :func:`predict_pairs`.
+        level, rule, samples, seed, allow_other_recipe, abstain: see :func:`predict_pairs`.
 
     Raises:
         NigradatError: of the kind that fits; see :mod:`nigradat.errors`.
@@ -173,18 +210,24 @@ def predict(
         >>> nigradat.predict(pair, "study/sym-vgg-plus")[0].right.interval                      # doctest: +SKIP
     """
     loaded = model if isinstance(model, LoadedModel) else load_model(model)
-    several = [inputs] if isinstance(inputs, NigralPair | str | os.PathLike) else list(inputs)
-    first = read_inputs([], right=right, left=left, affine=affine) if right or left or not several else ()
-    others = ((item,) if isinstance(item, NigralPair) else read_inputs([item], affine=affine) for item in several)
-    pairs = chain(first, chain.from_iterable(others))
+    pairs = pairs_of(inputs, right=right, left=left, affine=affine)
     out: list[PatientPrediction] = []
     while batch := list(islice(pairs, 64)):
-        out += predict_pairs(loaded, batch, level=level, rule=rule, samples=samples, seed=seed)
+        out += predict_pairs(
+            loaded,
+            batch,
+            level=level,
+            rule=rule,
+            samples=samples,
+            seed=seed,
+            allow_other_recipe=allow_other_recipe,
+            abstain=abstain,
+        )
     return out
 
 
 def predictions_to_json(loaded: LoadedModel, predictions: Sequence[PatientPrediction]) -> dict[str, Any]:
-    """The machine-readable form: ``{"model": {...}, "patients": [...]}``, a side null where there is no answer."""
+    """The machine-readable form: ``{"model": ..., "yield": ..., "patients": [...]}``, a side null without an answer."""
 
     def side_json(side: SidePrediction | None) -> dict[str, Any] | None:
         if side is None:
@@ -204,11 +247,13 @@ def predictions_to_json(loaded: LoadedModel, predictions: Sequence[PatientPredic
             "sha256": loaded.card["sha256"][WEIGHTS_NAME],
             "trained_on": loaded.card.get("training", {}).get("kind"),
             "sbr_scale": loaded.card.get("sbr_scale"),
+            "smwi_recipe": loaded.smwi_recipe,
             "licence": loaded.card.get("licence"),
             "interval_mode": None if calibration is None else calibration.mode,
             "calibration_patients": None if calibration is None else calibration.patients,
             "intended_use": loaded.card.get("intended_use"),
         },
+        "yield": {"visits": len(predictions), "answered": answered(predictions)},
         "patients": [
             {
                 "id": p.participant_id,

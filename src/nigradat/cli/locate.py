@@ -1,0 +1,92 @@
+"""``nigradat locate``."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from nigradat.cli.console import Affine, Json, check_affine_choice, print_json, require_extra
+
+NAME = "locate"
+
+
+def run(
+    image: Annotated[
+        Path, typer.Argument(help="SMWI or gradient-echo magnitude: NIfTI, DICOM folder or archive; best the SMWI.")
+    ],
+    out: Annotated[Path, typer.Argument(help="New folder for both patches, their centres and a picture.")],
+    t1w: Annotated[
+        Path | None, typer.Option("--t1w", help="A T1-weighted scan of the same session, registered in its place.")
+    ] = None,
+    centres: Annotated[
+        Path | None,
+        typer.Option(
+            "--centres",
+            help="Centres that a reader set: .tsv, 3D Slicer .mrk.json or .fcsv, ITK-SNAP .annot, or a label image.",
+        ),
+    ] = None,
+    atlas: Annotated[
+        Path | None, typer.Option("--atlas", help="Another atlas in MNI152 space (NIfTI); default our parametric one.")
+    ] = None,
+    atlas_names: Annotated[
+        Path | None,
+        typer.Option("--atlas-names", help="Names of its structures (.json or .tsv); default beside it, same name."),
+    ] = None,
+    no_refine: Annotated[
+        bool,
+        typer.Option("--no-refine", help="Take the registration as it is, for an image on which iron is not dark."),
+    ] = False,
+    series: Annotated[
+        str | None, typer.Option("--series", help="Which series of a scan, as 'nigradat inspect' numbers them.")
+    ] = None,
+    affine: Affine = "auto",
+    as_json: Json = False,
+) -> None:
+    """Find nigrosome-1 on both sides and cut the patches that 'predict' takes.
+
+    Look at OUT/located.png before using them.
+
+    Example: nigradat locate smwi.nii.gz sub-01
+    """
+    from nigradat.errors import ConfigError
+    from nigradat.io.files import refuse_used_folder
+    from nigradat.io.gre import read_image
+    from nigradat.locate import atlas as atlases
+    from nigradat.locate import centres as points
+    from nigradat.locate import locate as locating
+    from nigradat.smwi.recipe import recipe_beside
+
+    choice = check_affine_choice(affine)
+    automatic = {"--t1w": t1w, "--atlas": atlas, "--atlas-names": atlas_names, "--no-refine": no_refine or None}
+    idle = [option for option, value in automatic.items() if value is not None]
+    if centres is not None and idle:
+        raise ConfigError(f"{' and '.join(idle)} together with --centres", "one or the other: given centres are kept")
+    if atlas_names is not None and atlas is None:
+        raise ConfigError("--atlas-names without --atlas", "both, or neither")
+    require_extra("report", "matplotlib")
+    if centres is None:
+        require_extra("locate", "SimpleITK", "nilearn")
+    refuse_used_folder(out)
+    volume = read_image(image, series=series, affine=choice)
+    if centres is not None:
+        found = locating.given(volume, points.read_centres(centres, volume.affine, choice), centres.name)
+    else:
+        found = locating.locate(
+            volume,
+            t1w=None if t1w is None else read_image(t1w, affine=choice),
+            atlas=None if atlas is None else atlases.read_atlas(atlas, atlas_names, choice),
+            refined=not no_refine,
+        )
+    recipe = recipe_beside(image)
+    folder = locating.write_located(out, volume, found, smwi_recipe=recipe)
+    if as_json:
+        print_json({"folder": folder, **locating.located_to_json(found)})
+        return
+    for side, centre in found.centres.items():
+        print(f"{side.value}: {', '.join(f'{value:.1f}' for value in centre)} mm (RAS+)")
+    print(f"{found.method}; confidence {found.confidence:.2f} (no probability)")
+    for flag in found.flags:
+        print(f"{'note' if flag.severity == 'info' else 'WARNING'}: {flag.message}")
+    print(f"{folder}: look at located.png before using the patches. Research only, not for diagnosis.")

@@ -1,0 +1,186 @@
+"""Reconstructed SPECT from a scanner: NM DICOM (one file of many frames) or NIfTI, as a volume with its orientation.
+
+Of a DICOM header numbers and a few words of our own travel (:data:`TRAVELLING_ATTRIBUTES`), nothing else: no name, no
+date, no description, and for the file's name a piece of a hash.
+
+Sources: DICOM PS3.3 C.8.4.9 (NM Multi-frame), C.8.4.11 (NM Detector), C.8.4.15 (NM Reconstruction: the sign of Spacing
+Between Slices says on which side of the first slice the others lie).
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any, Final
+
+import numpy as np
+
+from nigradat.errors import ImageError, MissingExtraError, OrientationError
+from nigradat.io.archive import find_files
+from nigradat.io.dicom import sort_slices
+from nigradat.io.dicom_frames import is_dicom, read_frames, read_pixels
+from nigradat.io.nifti import AffineChoice, read_volume
+from nigradat.io.series import maker_of, token_of
+from nigradat.volume import Source, Volume
+
+# What may stand in an output about a scan, beside its grid: all words are ours, chosen by what the header says.
+TRAVELLING_ATTRIBUTES: Final = {
+    "tracer": "123I-FP-CIT, 123I-beta-CIT, 99mTc-TRODAT-1",
+    "manufacturer": "one of the scanner makers that we know",
+    "reconstruction": "FBP or OSEM, then the corrections made: attenuation, scatter, ...",
+}
+_TRACERS: Final = {
+    "123I-FP-CIT": ("ioflupane", "fp-cit", "fpcit", "datscan", "dat scan"),
+    "123I-beta-CIT": ("beta-cit", "b-cit", "iometopane", "dopascan"),
+    "99mTc-TRODAT-1": ("trodat",),
+}
+_RECONSTRUCTIONS: Final = {
+    "OSEM": ("osem", "3d-osem", "flash", "astonish", "evolution", "iterative", "mlem"),
+    "FBP": ("fbp", "filtered back", "backprojection"),
+}
+# PS3.3 C.8.4.11.1.5 and C.8.9.1: defined terms of Corrected Image
+_CORRECTIONS: Final = {"ATTN": "attenuation", "SCAT": "scatter", "MOTN": "motion", "DTIM": "dead time", "DECY": "decay"}
+_TAGS: Final = (
+    *("SOPClassUID", "Modality", "ImageType", "SeriesInstanceUID", "Manufacturer", "NumberOfFrames"),
+    *("SpacingBetweenSlices", "SliceVector", "DetectorInformationSequence", "FrameIncrementPointer", "CorrectedImage"),
+    *("ReconstructionMethod", "AttenuationCorrectionMethod", "ScatterCorrectionMethod"),
+    "RadiopharmaceuticalInformationSequence",
+)
+_KINDS: Final = ("RECON TOMO",)
+_SLICE_VECTOR: Final = 0x00540080
+
+
+def read_spect(path: str | os.PathLike[str], affine: AffineChoice = "auto") -> Volume:
+    """Read one reconstructed SPECT.
+
+    Args:
+        path: an NM DICOM file, a folder or archive that holds one, or a NIfTI.
+        affine: for a NIfTI, see :func:`nigradat.io.nifti.read_volume`.
+
+    Returns:
+        The scan with its rescaling applied, in storage order. ``source.attributes`` has ``tracer``, ``manufacturer`` and
+        ``reconstruction`` as far as a DICOM header tells them.
+
+    Raises:
+        ImageError: no such file, truncated or damaged; not one reconstructed SPECT (projections, gated or whole-body
+            images, another modality, several scans).
+        OrientationError: a header that does not say where the slices lie; a side is never guessed.
+        MissingExtraError: pydicom is not installed.
+    """
+    given = Path(path)
+    if given.name.lower().endswith((".nii", ".nii.gz")):
+        data, matrix = read_volume(given, affine)
+        return Volume(data, matrix, Source((given.name,), "nifti"))
+    files = find_files(given)
+    scans = [file for file in files.paths if is_dicom(file)]
+    if not scans:
+        raise ImageError(f"{given}: neither DICOM nor NIfTI", "a reconstructed DaT-SPECT")
+    _require_pydicom()
+    headers = [(file, _header(file, files.name(file))) for file in scans]
+    nuclear = [(file, header) for file, header in headers if "NumberOfFrames" in header]
+    if len(nuclear) != 1:
+        kinds = sorted({str(header.get("Modality") or "?")[:2] for _, header in headers})
+        raise ImageError(
+            f"{given}: {len(nuclear)} multi-frame images among {len(headers)} DICOM files (modality {', '.join(kinds)})",
+            "one reconstructed SPECT",
+            "Name the file itself",
+        )
+    file, header = nuclear[0]
+    return _read(file, files.name(file), header)
+
+
+def _read(path: Path, name: str, header: Any) -> Volume:
+    _refuse_other_kinds(header, name)
+    _refuse_unplaced(header, name)
+    frames, grid = sort_slices(read_frames(path, name))
+    stored = read_pixels(frames, name)
+    slopes = np.array([frame.slope for frame in frames])[:, None, None]
+    offsets = np.array([frame.intercept for frame in frames])[:, None, None]
+    data = np.ascontiguousarray((stored * slopes + offsets).astype(np.float32).transpose(2, 1, 0))
+    token = token_of(str(header.get("SeriesInstanceUID", "")))
+    return Volume(data, grid.affine, Source((token,), "dicom-classic", _travelling(header)))
+
+
+def _header(path: Path, name: str) -> Any:
+    import pydicom
+
+    try:
+        tags: list[Any] = list(_TAGS)
+        return pydicom.dcmread(path, stop_before_pixels=True, force=True, specific_tags=tags)
+    except MemoryError:
+        raise
+    except Exception:  # whatever pydicom raises on damage; its words may quote a value, so they stay behind
+        raise ImageError(f"{name}: damaged DICOM", "a readable header", "Export it again") from None
+
+
+def _refuse_other_kinds(header: Any, name: str) -> None:
+    modality = str(header.get("Modality") or "")
+    if modality != "NM":
+        shown = modality if modality in ("MR", "CT", "PT", "OT", "SC") else "of another kind"
+        raise ImageError(f"{name}: an image of modality {shown or '?'}", "NM, a reconstructed SPECT")
+    kind = [str(word) for word in header.get("ImageType") or ()]
+    if not any(word in _KINDS for word in kind):
+        known = ("STATIC", "DYNAMIC", "GATED", "WHOLE BODY", "TOMO", "GATED TOMO", "RECON GATED TOMO")
+        found = next((word for word in known if word in kind), "unknown")
+        raise ImageError(
+            f"{name}: an NM image of the kind {found}",
+            "RECON TOMO",
+            "These are not the reconstructed slices; export those" if "TOMO" in found else "",
+        )
+    pointer = header.get("FrameIncrementPointer")
+    pointers = pointer if isinstance(pointer, Sequence) else [pointer]
+    if pointer is not None and [int(tag) for tag in pointers] != [_SLICE_VECTOR]:
+        raise ImageError(
+            f"{name}: frames that differ in more than their slice (several detectors, energy windows or times)",
+            "one frame a slice",
+            "Export the sum, or the one energy window of the tracer",
+        )
+
+
+def _refuse_unplaced(header: Any, name: str) -> None:
+    """Without the signed spacing nobody knows on which side of the first slice the others lie."""
+    detectors = header.get("DetectorInformationSequence") or [{}]
+    missing = [tag for tag in ("ImagePositionPatient", "ImageOrientationPatient") if not detectors[0].get(tag)]
+    frames = int(header.get("NumberOfFrames") or 1)
+    if frames > 1 and not header.get("SpacingBetweenSlices"):
+        missing.append("SpacingBetweenSlices")
+    if missing:
+        raise OrientationError(
+            f"{name}: its header lacks {', '.join(missing)}",
+            "where the slices lie and in which order they are stacked",
+            "Export it again, or convert it to NIfTI with a program that you trust; a side is never guessed",
+        )
+    vector = header.get("SliceVector")
+    if vector is not None and sorted(int(i) for i in np.atleast_1d(vector)) != list(range(1, frames + 1)):
+        raise ImageError(f"{name}: a slice vector that is no order of its {frames} frames", "each slice once")
+
+
+def _travelling(header: Any) -> Mapping[str, str | float]:
+    """The few attributes that travel, in our own words."""
+    found: dict[str, str | float] = {}
+    radio = header.get("RadiopharmaceuticalInformationSequence") or [{}]
+    codes = radio[0].get("RadiopharmaceuticalCodeSequence") or [{}]
+    if tracer := _word_for(_TRACERS, radio[0].get("Radiopharmaceutical"), codes[0].get("CodeMeaning")):
+        found["tracer"] = tracer
+    if maker := maker_of(header.get("Manufacturer")):
+        found["manufacturer"] = maker
+    terms = {str(term) for term in np.atleast_1d(header.get("CorrectedImage") or [])}
+    made = [word for term, word in _CORRECTIONS.items() if term in terms]
+    words = [_word_for(_RECONSTRUCTIONS, header.get("ReconstructionMethod")), ", ".join(made)]
+    if any(words):
+        found["reconstruction"] = "; corrected for ".join(words) if all(words) else words[0] or f"corrected for {words[1]}"
+    return found
+
+
+def _word_for(words: Mapping[str, Sequence[str]], *texts: object) -> str:
+    """Our word for what a free text says, empty where it says nothing that we know."""
+    said = " ".join(str(text or "").lower() for text in texts)
+    return next((ours for ours, theirs in words.items() if any(mark in said for mark in theirs)), "")
+
+
+def _require_pydicom() -> None:
+    from importlib.util import find_spec
+
+    if find_spec("pydicom") is None:
+        raise MissingExtraError("pydicom", "dicom")

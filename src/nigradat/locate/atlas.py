@@ -1,0 +1,295 @@
+"""Where nigra, red nucleus and nigrosome-1 lie in MNI152 space: our own parametric atlas, or one that a user brings.
+
+The parametric atlas holds the shapes of the digital nigra (:mod:`nigradat.phantom.anatomy`: a superellipsoid with a
+compact layer behind, an ellipsoid for the red nucleus), as large as published volumes say and where published atlases
+put them. No image of another atlas is in the package. Places and axes are the mean over both sides of CIT168 (Pauli
+2018) and the Allen human reference (Ding 2016); both are given in docs/explanation/locating-nigrosome-1.md.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from functools import cache
+from pathlib import Path
+from typing import Any, Final
+
+import numpy as np
+import numpy.typing as npt
+
+from nigradat.anatomy import Side
+from nigradat.errors import ConfigError, ImageError
+from nigradat.io.nifti import AffineChoice, read_raw
+from nigradat.phantom.anatomy import RED_NUCLEUS, SN_POWER
+
+Float32 = npt.NDArray[np.float32]
+Float64 = npt.NDArray[np.float64]
+
+# In the order (lateral, anterior, superior), mm of MNI152, for either side.
+NIGRA_CENTRE_MM: Final = (9.9, -17.2, -13.7)
+NIGRA_SEMI_MM: Final = (8.0, 6.3, 2.2)  # along its long axis, down its slope, across: 560 mm3 (published: 300 to 600)
+NIGRA_LONG: Final = (-0.09, 0.96, 0.25)  # nearly straight forwards
+NIGRA_ACROSS: Final = (0.70, 0.24, -0.67)  # towards the peduncle: forwards, outwards and down
+RED_NUCLEUS_CENTRE_MM: Final = (5.2, -19.4, -9.7)
+# The compact layer: a third of the nigra, its posteromedial surface, thicker at the posterior and the caudal end.
+COMPACT_DEPTH: Final = -0.2
+COMPACT_TILT: Final = (0.45, -0.35)  # along the long axis and down the slope
+
+OUTERMOST: Final = 0.2  # of the compact part's volume
+_POSTEROLATERAL: Final = np.array([1.0, -1.0, 0.0]) / np.sqrt(2.0)
+_CORE: Final = 0.25  # of the largest membership; the tails of a probability reach far out
+_STEP_MM: Final = 0.5
+_CORNER_MM: Final = (-24.0, -32.0, -26.0)
+_SHAPE: Final = (97, 61, 53)
+_EDGE_MM: Final = 0.6
+
+
+@dataclass(frozen=True, eq=False)
+class Atlas:
+    """How much each point of MNI152 space belongs to three structures.
+
+    Attributes:
+        name: for the records.
+        affine: ``(4, 4)`` from index to RAS+ mm of MNI152.
+        nigra, compact, red_nucleus: membership in [0, 1], ``(2, X, Y, Z)`` float32, right first. The compact part lies
+            inside the nigra.
+
+    Raises:
+        ImageError: a structure that is empty on one side, or lies on the wrong one.
+    """
+
+    name: str
+    affine: Float64
+    nigra: Float32
+    compact: Float32
+    red_nucleus: Float32
+
+    def __post_init__(self) -> None:
+        for what, maps in (
+            ("substantia nigra", self.nigra),
+            ("pars compacta", self.compact),
+            ("red nucleus", self.red_nucleus),
+        ):
+            for side in Side:
+                if not maps[side.index].any():
+                    raise ImageError(f"the atlas {self.name} has no {what} on the {side.value}", "both sides")
+                x = float(self.centroid(maps[side.index])[0])
+                if (x > 0) is not (side is Side.RIGHT):
+                    raise ImageError(
+                        f"the {side.value} {what} of the atlas {self.name} lies at x = {x:.1f} mm",
+                        "the right one at positive x (RAS+), the left one at negative x",
+                        "Check its orientation and the names of its structures",
+                    )
+
+    def centroid(self, membership: npt.NDArray[np.floating[Any]]) -> Float64:
+        """Centre of mass of one structure on one side, ``(3,)`` RAS+ mm."""
+        points, weights = _points(membership, self.affine)
+        return np.average(points, axis=0, weights=weights)
+
+
+def nigrosome_sites(atlas: Atlas) -> dict[Side, Float64]:
+    """Nigrosome-1 of both sides by the one rule of this package, RAS+ mm of MNI152.
+
+    Nigrosome-1 is the *posterolateral point of the pars compacta*: the centre of mass of that fifth of its volume which
+    lies farthest along the direction halfway between posterior and lateral. Damier et al. (Brain 1999) describe
+    nigrosome 1 in the caudal and mediolateral pars compacta; the rule is our reconstruction of "the nigrosome-1
+    centroid" as a point that any atlas of the pars compacta gives.
+    """
+    sites = {}
+    for side in Side:
+        points, weights = _points(atlas.compact[side.index], atlas.affine)
+        outwards = points * ((1 if side is Side.RIGHT else -1), 1, 1) @ _POSTEROLATERAL
+        order = np.argsort(-outwards, kind="stable")
+        last = order[np.searchsorted(np.cumsum(weights[order]), OUTERMOST * weights.sum())]
+        outer = outwards >= outwards[last] - 1e-6  # with all its equals, so that mirrored sides give mirrored points
+        sites[side] = np.average(points[outer], axis=0, weights=weights[outer])
+    return sites
+
+
+@cache
+def parametric_atlas() -> Atlas:
+    """The package's own atlas, on a grid of 0.5 mm around the midbrain; the left side is the right one mirrored."""
+    i, j, k = (corner + _STEP_MM * np.arange(n) for corner, n in zip(_CORNER_MM, _SHAPE, strict=True))
+    x, y, z = np.meshgrid(i, j, k, indexing="ij")
+    long, across = np.array(NIGRA_LONG), np.array(NIGRA_ACROSS)
+    long = long / np.linalg.norm(long)
+    across = across - (across @ long) * long
+    across /= np.linalg.norm(across)
+    axes = np.stack([long, np.cross(long, across), across])
+    sides: dict[str, list[Float64]] = {"nigra": [], "compact": [], "red": []}
+    for side in Side:
+        points = np.stack([x if side is Side.RIGHT else -x, y, z], axis=-1)
+        own = (points - NIGRA_CENTRE_MM) @ axes.T / NIGRA_SEMI_MM
+        radius = (np.abs(own) ** SN_POWER).sum(-1) ** (1 / SN_POWER)
+        nigra = _soft((1 - radius) * NIGRA_SEMI_MM[2])
+        compact = nigra * _soft((COMPACT_DEPTH - own[..., 2] - own[..., :2] @ COMPACT_TILT) * NIGRA_SEMI_MM[2])
+        red = np.linalg.norm((points - RED_NUCLEUS_CENTRE_MM) / _red_semi(), axis=-1)
+        for name, value in (("nigra", nigra), ("compact", compact), ("red", _soft((1 - red) * min(_red_semi())))):
+            sides[name].append(value)
+    affine = np.diag([_STEP_MM, _STEP_MM, _STEP_MM, 1.0])
+    affine[:3, 3] = _CORNER_MM
+    maps = {name: np.stack(value).astype(np.float32) for name, value in sides.items()}
+    return Atlas("nigradat parametric", affine, maps["nigra"], maps["compact"], maps["red"])
+
+
+def read_atlas(
+    path: str | os.PathLike[str], names: str | os.PathLike[str] | None = None, affine: AffineChoice = "auto"
+) -> Atlas:
+    """An atlas in MNI152 space from a NIfTI file and the names of its structures.
+
+    Either a label image (three axes, whole numbers), whose structures may hold both sides, or maps of probability (four
+    axes), 0 to 1 or 0 to 255. Needed are substantia nigra (whole, or pars compacta and reticulata) and red nucleus.
+    Where there is no pars compacta, the posteromedial half of the nigra stands in.
+
+    Args:
+        path: the image.
+        names: a JSON file with ``labels`` or ``volumes`` (a list, or an object of number to name), or a BIDS ``.tsv``
+            with the columns ``index`` and ``name``. Default: beside the image, with its name.
+        affine: which orientation of the header counts.
+
+    Raises:
+        ConfigError: no file of names, or one that cannot be understood.
+        ImageError: a structure is missing, doubled, or on the wrong side.
+        OrientationError: no usable orientation.
+    """
+    source = Path(path)
+    image = read_raw(source, affine)
+    stem = re.sub(r"\.nii(\.gz)?$", "", source.name)
+    beside = [source.with_name(stem + suffix) for suffix in (".json", ".tsv")]
+    table = Path(names) if names is not None else next((p for p in beside if p.is_file()), None)
+    if table is None:
+        raise ConfigError(
+            f"no names of the structures of {source.name}",
+            f"{beside[0].name} or {beside[1].name} beside it",
+            "Give the file with --atlas-names",
+        )
+    called = _read_names(table)
+    found: dict[str, list[tuple[Side | None, Float32]]] = {}
+    for number, text in called.items():
+        kind = _kind(text)
+        if kind is None or number < 0:
+            continue
+        if image.volumes > 1:
+            if number >= image.volumes:
+                raise ConfigError(f"{table}: a name for volume {number}", f"at most {image.volumes} names")
+            member = image.volume(number)
+            member = member / (255.0 if member.max() > 1 else 1.0)
+        else:
+            member = (image.volume(0) == number).astype(np.float32)
+        found.setdefault(kind, []).append((_side(text), member))
+    if "red" not in found or not {"nigra", "compact"} & set(found):
+        raise ImageError(
+            f"{table.name} names {', '.join(sorted(found)) or 'none of the structures'}",
+            "substantia nigra and red nucleus",
+            "Name them so, or SN, SNc, SNr and RN",
+        )
+    maps = {kind: _both_sides(parts, image.affine) for kind, parts in found.items()}
+    layers = [maps[kind] for kind in ("nigra", "compact", "reticulate") if kind in maps]
+    nigra = np.clip(np.sum(layers, axis=0), 0, 1).astype(np.float32)
+    compact = maps["compact"] if "compact" in maps else _posteromedial_half(nigra, image.affine)
+    box = _box(nigra + maps["red"])
+    corner = image.affine.copy()
+    corner[:3, 3] = image.affine[:3, :3] @ [part.start for part in box] + image.affine[:3, 3]
+    nigra, compact, red = (m[(slice(None), *box)].copy() for m in (nigra, compact, maps["red"]))
+    return Atlas(stem, corner, nigra, compact, red)
+
+
+def _red_semi() -> tuple[float, float, float]:
+    ahead, aside, up = RED_NUCLEUS.semi_mm
+    return aside, ahead, up
+
+
+def _soft(depth_mm: Float64) -> Float64:
+    """1 inside, 0 outside, over an edge of :data:`_EDGE_MM`."""
+    return np.clip(depth_mm / _EDGE_MM + 0.5, 0.0, 1.0)
+
+
+def _points(membership: npt.NDArray[np.floating[Any]], affine: Float64) -> tuple[Float64, Float64]:
+    """RAS+ mm and weights of the voxels in a structure's core."""
+    index = np.argwhere(membership >= _CORE * membership.max())
+    return index @ affine[:3, :3].T + affine[:3, 3], membership[tuple(index.T)].astype(np.float64)
+
+
+def _box(membership: Float32) -> tuple[slice, slice, slice]:
+    index = np.argwhere(membership.any(axis=0))
+    lo = np.maximum(index.min(axis=0) - 2, 0)
+    hi = index.max(axis=0) + 3
+    return slice(lo[0], hi[0]), slice(lo[1], hi[1]), slice(lo[2], hi[2])
+
+
+def _read_names(path: Path) -> Mapping[int, str]:
+    try:
+        text = path.read_text(encoding="utf-8-sig")
+        if path.suffix == ".tsv":
+            lines = [line.split("\t") for line in text.splitlines() if line.strip()]
+            column = {name: i for i, name in enumerate(lines[0])}
+            return {int(line[column["index"]]): line[column["name"]] for line in lines[1:]}
+        data = json.loads(text)
+        names = data["labels"] if "labels" in data else data["volumes"]
+        pairs = names.items() if isinstance(names, dict) else enumerate(names)
+        return {int(number): str(name) for number, name in pairs}
+    except (OSError, ValueError, KeyError, IndexError, TypeError, AttributeError) as error:
+        raise ConfigError(
+            f"{path}: no names of structures ({type(error).__name__}: {error})",
+            "a JSON with 'labels' or 'volumes', or a TSV with the columns 'index' and 'name'",
+        ) from error
+
+
+def _words(name: str) -> list[str]:
+    return re.sub(r"[^a-z0-9]+", " ", name.lower()).split()
+
+
+def _kind(name: str) -> str | None:
+    """Which of our structures a name means."""
+    words = _words(name)
+    joined = " ".join(words)
+    nigral = "substantia nigra" in joined
+    if {"snc", "snpc"} & set(words) or (nigral and "compacta" in joined):
+        return "compact"
+    if {"snr", "snpr"} & set(words) or (nigral and "reticulata" in joined):
+        return "reticulate"
+    if nigral or "sn" in words:
+        return "nigra"
+    return "red" if "red nucleus" in joined or "nucleus ruber" in joined or "rn" in words else None
+
+
+def _side(name: str) -> Side | None:
+    words = set(_words(name))
+    right, left = bool(words & {"r", "right", "rh"}), bool(words & {"l", "left", "lh"})
+    return None if right == left else Side.RIGHT if right else Side.LEFT
+
+
+def _both_sides(parts: Sequence[tuple[Side | None, Float32]], affine: Float64) -> Float32:
+    """``(2, X, Y, Z)``; a structure without a side is divided at x = 0."""
+    shape = parts[0][1].shape
+    axes = np.meshgrid(*(np.arange(n) for n in shape), indexing="ij", sparse=True)
+    x = sum(affine[0, i] * axis for i, axis in enumerate(axes)) + affine[0, 3]
+    out = np.zeros((2, *shape), dtype=np.float32)
+    for named, member in parts:
+        for side in Side:
+            if named is None:
+                out[side.index] += member * ((x > 0) if side is Side.RIGHT else (x < 0))
+            elif named is side:
+                out[side.index] += member
+    return np.clip(out, 0, 1)
+
+
+def _posteromedial_half(nigra: Float32, affine: Float64) -> Float32:
+    """The half of each nigra behind the plane through its centre that its two longer axes span."""
+    out = np.zeros_like(nigra)
+    for side in Side:
+        points, weights = _points(nigra[side.index], affine)
+        centre = np.average(points, axis=0, weights=weights)
+        _, axes = np.linalg.eigh(np.cov((points - centre).T, aweights=weights))
+        across = axes[:, 0]
+        lateral = 1 if side is Side.RIGHT else -1
+        if across @ (lateral * NIGRA_ACROSS[0], NIGRA_ACROSS[1], NIGRA_ACROSS[2]) < 0:
+            across = -across
+        index = np.argwhere(nigra[side.index] > 0)
+        behind = (index @ affine[:3, :3].T + affine[:3, 3] - centre) @ across < 0
+        chosen = tuple(index[behind].T)
+        out[side.index][chosen] = nigra[side.index][chosen]
+    return out
