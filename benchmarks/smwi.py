@@ -83,11 +83,9 @@ def main() -> None:
         say=lambda words: marks.append((words, time.perf_counter(), time.process_time())),
     )
     end = time.perf_counter(), time.process_time()
-    unit = seconds_of_a_transform((x, y, z))
+    load, unit = os.getloadavg()[0], seconds_of_a_transform((x, y, z))
     total = end[0] - make[0]
-    print(
-        f"{asked.shape}, {len(TIMES_MS)} echoes, {asked.inversion}; {os.cpu_count()} cores, load {os.getloadavg()[0]:.1f}"
-    )
+    print(f"{asked.shape}, {len(TIMES_MS)} echoes, {asked.inversion}; {os.cpu_count()} cores at load {load:.1f}")
     for (words, start, cpu), (_, stop, cpu_stop) in zip(marks, [*marks[1:], ("", *end)], strict=True):
         print(f"{words:20s} {stop - start:6.1f} s {(stop - start) / total:4.0%}   {cpu_stop - cpu:6.1f} s of cores")
     print(f"{'all':20s} {total:6.1f} s        {end[1] - make[1]:6.1f} s of cores")

@@ -21,6 +21,7 @@ if TYPE_CHECKING:
     from nigradat.errors import NigradatError as NigradatError
     from nigradat.evaluation.comparison import compare as compare
     from nigradat.evaluation.evaluate import evaluate as evaluate
+    from nigradat.evaluation.spreads import compare_spreads as compare_spreads
     from nigradat.io.gre import read_gre as read_gre
     from nigradat.io.gre import read_image as read_image
     from nigradat.io.gre import read_scan as read_scan
@@ -67,6 +68,7 @@ _HOME = {
     "calibrate_folds": "uncertainty.cross_validation",
     "check": "quality.check",
     "compare": "evaluation.comparison",
+    "compare_spreads": "evaluation.spreads",
     "create_model": "models.registry",
     "evaluate": "evaluation.evaluate",
     "extract_pair": "pair",

@@ -29,6 +29,7 @@ VERBS = [
     "dose-response",
     "mis-centring",
     "faithfulness",
+    "bids",
 ]
 
 

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -17,25 +17,35 @@ import pytest
 import typer
 
 # what is first imported while its parts are replaced would keep the stand-ins
+import nigradat.bids.app
 import nigradat.evaluation.evaluate
 import nigradat.evaluation.quality_tables
+import nigradat.explain.embedding_report
 import nigradat.explain.faithfulness_report
+import nigradat.explain.figures
+import nigradat.explain.shap
 import nigradat.explain.probe_report
+import nigradat.report.sbr_sheet
+import nigradat.report.spreads_page
 import nigradat.report.study_page
+import nigradat.spect.labels
 import nigradat.study.sweep
 import nigradat.study.timing
 import nigradat.uncertainty.cross_validation  # noqa: F401
 from nigradat.anatomy import Side
 from nigradat.cli.app import app
 from nigradat.evaluation.table import Cell, Column, Row, Table
+from nigradat.explain.attribution import Attribution
 from nigradat.io.inputs import PatchSample
 from nigradat.io.nifti import write_volume
 from nigradat.io.series import ScanImage, ScanSeries
 from nigradat.models.weights import load_model, read_card
-from nigradat.pair import Flag, PatientPrediction, SidePrediction
+from nigradat.pair import Flag, NigralPair, PatientPrediction, SidePrediction
 from nigradat.quality.check import PairQuality
 from nigradat.quality.measures import MEASURES
 from nigradat.smwi.chain import smwi_as_given
+from nigradat.spect.registration import Alignment as Aligned
+from nigradat.spect.sbr import PartSbr, SbrMeasurement, SbrRecipe
 from nigradat.training.split import Split, make_split
 from nigradat.uncertainty.calibration import Calibration
 from nigradat.volume import MultiEchoGre, Volume
@@ -71,12 +81,49 @@ TRAIN = {
     "--tensorboard": None,
     "--json": None,
 }
+
+
+@dataclass(frozen=True)
+class Beside:
+    """The value of an option that means something beside another one only."""
+
+    others: tuple[str, ...]
+    value: str
+
+
 CASES: dict[str, tuple[list[str], dict[str, Any]]] = {
     "simulate": (
         ["OUT"],
         {"--patients": "5", "--preset": "hard", "--seed": "9", "--workers": "1", "--json": None},
     ),
-    "cohort": (["m.tsv", "OUT"], {"--affine": "sform", "--allow-mixed": None, "--json": None}),
+    "cohort": (
+        ["m.tsv", "OUT"],
+        {
+            "--affine": "sform",
+            "--allow-mixed": None,
+            "--sbr-method": "southampton",
+            "--sbr-reference": "brain",
+            "--striatal-volume-ml": Beside(("--sbr-method", "southampton"), "9"),
+            "--json": None,
+        },
+    ),
+    "sbr": (
+        ["scan.nii", "--age", "60", "--normals", "n.tsv", "--out", "OUT"],
+        {
+            "--method": "southampton",
+            "--reference": "brain",
+            "--striatal-volume-ml": Beside(("--method", "southampton"), "9"),
+            "--hottest-ml": Beside(("--method", "hottest"), "4"),
+            "--recovery": "0.5",
+            "--atlas": "labels.nii",
+            "--tracer": "123I-FP-CIT",
+            "--age": ("60", "70"),
+            "--normals": ("n.tsv", "o.tsv"),
+            "--affine": "sform",
+            "--out": ("OUT", "elsewhere"),
+            "--json": None,
+        },
+    ),
     "train": (["COHORT", "OUT"], TRAIN),
     "calibrate": (
         ["RUN", "COHORT"],
@@ -100,6 +147,20 @@ CASES: dict[str, tuple[list[str], dict[str, Any]]] = {
             "--resamples": "300",
             "--allow-other-scale": None,
             "--allow-other-recipe": None,
+            "--seed": "4",
+            "--json": None,
+        },
+    ),
+    "intervals": (
+        ["RUN", "COHORT", "OUT"],
+        {
+            "--calibrate-on": "COHORT",
+            "--ensemble": "RUN2",
+            "--beside": "RUN2",
+            "--level": "0.8",
+            "--samples": "50",
+            "--resamples": "300",
+            "--allow-other-scale": None,
             "--seed": "4",
             "--json": None,
         },
@@ -199,6 +260,35 @@ CASES: dict[str, tuple[list[str], dict[str, Any]]] = {
         ["COHORT", "OUT", "--model", "RUN"],
         {"--model": ("RUN", "RUN2"), "--levels": "0.5,1", "--limit": "3", "--seed": "5", "--json": None},
     ),
+    "bids": (
+        ["RAW", "OUT", "participant"],
+        {
+            "--participant-label": "02",
+            "--sbr-method": "hottest",
+            "--workers": "2",
+            "--allow-mixed": None,
+            "--json": None,
+        },
+    ),
+    "explain": (
+        ["RUN", "x.mat", "OUT", "--visit", "sub-000"],
+        {
+            "--method": "gradient",
+            "--layer": "third",
+            "--side": "left",
+            "--visit": ("sub-000", "sub-001"),
+            "--background": Beside(("--method", "deepshap", "--background", "COHORT"), "other"),
+            "--background-visits": Beside(("--method", "deepshap", "--background", "COHORT"), "3"),
+            "--draws": Beside(("--method", "expected-gradients", "--background", "COHORT"), "7"),
+            "--affine": "qform",
+            "--seed": Beside(("--method", "expected-gradients", "--background", "COHORT"), "5"),
+            "--json": None,
+        },
+    ),
+    "average-maps": (
+        ["RUN", "COHORT", "OUT"],
+        {"--layer": "third", "--subset": "stop", "--limit": "3", "--json": None},
+    ),
     "faithfulness": (
         ["COHORT", "OUT", "--model", "RUN"],
         {
@@ -210,14 +300,29 @@ CASES: dict[str, tuple[list[str], dict[str, Any]]] = {
             "--json": None,
         },
     ),
+    "features": (
+        ["COHORT", "OUT", "--model", "RUN"],
+        {
+            "--model": "RUN2",
+            "--subset": "all",
+            "--limit": "30",
+            "--neighbours": "5",
+            "--perplexity": "7",
+            "--seed": "5",
+            "--json": None,
+        },
+    ),
     "mis-centring": (
         ["COHORT", "OUT", "--model", "RUN"],
         {"--model": ("RUN", "RUN2"), "--shifts": "-1,0,1", "--limit": "3", "--seed": "5", "--json": None},
     ),
 }
+# Options that another plain call than the verb's first one takes.
+OTHER_CALLS = {("bids", "--allow-mixed"): ["RAW", "OUT", "group"]}
 SHORT = {
     "simulate": {"-n": "--patients"},
     "calibrate": {"-T": "--samples"},
+    "intervals": {"-T": "--samples"},
     "predict": {"-m": "--model"},
     "check": {"-m": "--model"},
     "stress-test": {"-n": "--patients"},
@@ -261,6 +366,7 @@ def places(tmp_path: Path, small_cohort, small_run) -> dict[str, str]:
         (second / name).write_bytes((small_run / name).read_bytes())
     return {
         "COHORT": str(small_cohort.folder),
+        "RAW": str(tmp_path / "raw"),
         "RUN": str(small_run),
         "RUN2": str(second),
         "OUT": str(tmp_path / "out"),
@@ -303,6 +409,8 @@ def calls(monkeypatch: pytest.MonkeyPatch, small_cohort, small_run) -> Iterator[
     note("uncertainty.cross_validation.calibrate_folds", lambda *_, **__: crossed)
     note("evaluation.evaluate.evaluate", lambda *_, **__: Evaluated())
     note("report.page.write_evaluation", lambda _, out, **__: Path(out))
+    note("evaluation.spreads.compare_spreads", lambda *_, **__: Evaluated())
+    note("report.spreads_page.write_spreads", lambda _, out: Path(out) / "report.html")
     note("models.weights.load_model", lambda *_: loaded)
     note("uncertainty.predict.predict", lambda *_, **__: [PatientPrediction("sub", side, side)])
     plan = {"level": 0.9, "threshold": None, "cohort": {"kind": "phantom"}}
@@ -328,12 +436,43 @@ def calls(monkeypatch: pytest.MonkeyPatch, small_cohort, small_run) -> Iterator[
         note(f"explain.probes.{probe}", lambda *_: None)
         note(f"explain.probe_report.{short}_table", lambda *_: table)
         note(f"explain.probe_report.{short}_figure", lambda *_: None)
+    visits = [
+        replace(NigralPair.from_arrays(*np.random.default_rng(i).uniform(1, 2, (2, 50, 50, 20))), participant_id=name)
+        for i, name in enumerate(("sub-000", "sub-001"))
+    ]
+    explained = [Attribution("hirescam", Side.LEFT, np.ones((1, 1, 1)), np.eye(4), 2.0, 1.0)]
+    note("io.inputs.read_inputs", lambda *_, **__: iter(visits))
+    note("explain.hirescam.hirescam", lambda *_: explained)
+    note("explain.hirescam.gradient_maps", lambda *_: explained)
+    note("explain.shap.shap_attributions", lambda *_, **__: explained)
+    note("explain.figures.write_attributions", lambda *_: {"maps": []})
+    averaged = SimpleNamespace(maps=(), visits=3, subset="test", is_phantom=True)
+    note("explain.average.average_maps", lambda *_, **__: averaged)
+    note("explain.figures.write_average_maps", lambda *_: {"layers": []})
     note("phantom.oracle.read_masks", lambda *_: None)
     note("explain.faithfulness.faithfulness", lambda *_, **__: None)
     note("explain.faithfulness_report.faithfulness_table", lambda *_: table)
     note("explain.faithfulness_report.faithfulness_figure", lambda *_: None)
+    record = SimpleNamespace(name="sub-01", flags=("a remark",), error="")
+    outcome = SimpleNamespace(records=(record,), fresh=1, failed=())
+    note("bids.app.run_participants", lambda *_, **__: outcome)
+    note("bids.app.run_group", lambda *_, **__: small_cohort)
     note("explain.probe_report.write_probe", lambda *_: None)
+    note("explain.embedding.map_features", lambda *_, **__: None)
+    note("explain.embedding_report.neighbour_table", lambda *_: table)
+    note("explain.embedding_report.summary", lambda *_: {"visits": 3})
+    note("explain.embedding_report.write_features", lambda *_: None)
     note("models.published.import_published", lambda _, out, *__: out)
+    note("spect.labels.labeller", lambda *_: None)
+    measured = SbrMeasurement(
+        SbrRecipe(), (PartSbr("striatum", 2.0, 1.0, (10.0, 10.0)),), 30.0, "own", Aligned(np.eye(4))
+    )
+    note("io.nuclear.read_spect", lambda *_: image)
+    note("spect.volumes_of_interest.read_atlas", lambda *_: None)
+    note("spect.normals.read_normals", lambda *_: Path("healthy"))
+    note("spect.normals.z_scores", lambda *_: {"striatum": (0.0, -1.0)})
+    note("spect.sbr.measure_sbr", lambda *_, **__: measured)
+    note("report.sbr_sheet.write_sbr", lambda out, *_, **__: Path(out))
     return iter([seen])
 
 
@@ -347,7 +486,10 @@ def test_every_option_has_a_case():
 @pytest.mark.parametrize(("verb", "option"), [(v, o) for v, (_, options) in CASES.items() for o in options])
 def test_the_option_has_an_effect(verb, option, call, calls, places):
     base, options = CASES[verb]
+    base = OTHER_CALLS.get((verb, option), base)
     value = options[option]
+    if isinstance(value, Beside):
+        base, value = [*base, *value.others], value.value
     if isinstance(value, tuple):
         changed = [value[1] if word == value[0] else word for word in base]
     else:
@@ -426,6 +568,11 @@ def test_a_split_file_is_the_one_that_is_used(call, calls, places):
         (["import-published", "net"], ["1 folder", "then OUT"]),
         (["import-published", "net", "OUT", "--side", "up"], ["--side up", "right, left"]),
         (["import-published", "a", "b", "OUT", "--side", "left"], ["--side left with two folders"]),
+        (["cohort", "m.tsv", "OUT", "--sbr-method", "mean"], ["--sbr-method mean", "voi-mean, hottest, southampton"]),
+        (["sbr", "scan.nii", "--method", "mean"], ["--method mean", "voi-mean, hottest, southampton"]),
+        (["sbr", "scan.nii", "--reference", "pons"], ["--reference pons", "occipital, brain"]),
+        (["sbr", "scan.nii", "--striatal-volume-ml", "9"], ["the method voi-mean", "southampton only"]),
+        (["sbr", "scan.nii", "--age", "60"], ["--age without --normals"]),
         (["show", "RUN", "--widths", "1,1,1,1"], ["its card says how wide"]),
         (["show", "resnet"], ["no model is called 'resnet'"]),
     ],

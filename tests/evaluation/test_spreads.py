@@ -303,7 +303,7 @@ def test_the_oracle_stands_beside_and_is_the_measure(phantom: tuple[Path, Spread
 def test_every_table_of_a_phantom_says_so(phantom: tuple[Path, SpreadComparison]) -> None:
     _, found = phantom
     tables = spread_tables(found, validity(found))
-    assert len(tables) == 11
+    assert {"paper", "scores", "efficiency", "groups", "validity"} <= {table.name for table in tables}
     for table in tables:
         assert table.label == ("other patients, as published" if table.name == "published" else found.label)
         assert table.to_csv().count(table.label) == len(table.rows)

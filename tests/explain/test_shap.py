@@ -39,7 +39,7 @@ def make(double: bool = True, **changes) -> LoadedModel:
 
 @pytest.fixture(scope="module")
 def background() -> np.ndarray:
-    return np.random.default_rng(1).uniform(0.5, 1.5, (5, 2, *PATCH_SHAPE)).astype(np.float32)
+    return np.random.default_rng(1).uniform(0.5, 1.5, (3, 2, *PATCH_SHAPE)).astype(np.float32)
 
 
 @pytest.mark.parametrize("name", EXACT)
@@ -79,8 +79,9 @@ def test_only_what_differs_from_the_background_is_in_the_map(method, changes):
         other[side.index][up] += 0.25
         other[side.index][down] -= 0.25
     pair = NigralPair.from_arrays(*patches)
-    for m in shap_attributions(make(**changes), pair, other[None], method=method, draws=40):
-        found = {tuple(map(int, place)) for place in np.argwhere(np.abs(m.values) > 1e-5 * np.abs(m.values).max())}
+    loaded = make(double=method == "deepshap", **changes)
+    for m in shap_attributions(loaded, pair, other[None], method=method, draws=3):
+        found = {tuple(map(int, place)) for place in np.argwhere(np.abs(m.values) > 1e-4 * np.abs(m.values).max())}
         assert found == set(places[m.side])
 
 
@@ -107,8 +108,8 @@ def test_where_the_net_is_linear_both_methods_are_the_gradient():
 def test_a_mirrored_patient_has_mirrored_maps(method, random_pair, background):
     loaded = make()
     turned = NigralPair.from_arrays(*mirror_pair(random_pair.patches))
-    right, left = shap_attributions(loaded, random_pair, background, method=method, draws=10)
-    other_right, other_left = shap_attributions(loaded, turned, mirror_pair(background), method=method, draws=10)
+    right, left = shap_attributions(loaded, random_pair, background, method=method, draws=2)
+    other_right, other_left = shap_attributions(loaded, turned, mirror_pair(background), method=method, draws=2)
     np.testing.assert_allclose(other_left.values, np.flip(right.values, axis=1), atol=1e-12)
     np.testing.assert_allclose(other_right.values, np.flip(left.values, axis=1), atol=1e-12)
 
@@ -118,8 +119,8 @@ def test_the_other_side_and_the_chunks_change_nothing(method, random_pair, backg
     loaded = make()
     noise = np.random.default_rng(9).uniform(1, 2, PATCH_SHAPE)
     other = NigralPair.from_arrays(random_pair.patch(Side.RIGHT), noise)
-    right, left = shap_attributions(loaded, random_pair, background, method=method, draws=7, chunk=8)
-    same, changed = shap_attributions(loaded, other, background, method=method, draws=7, chunk=3)
+    right, left = shap_attributions(loaded, random_pair, background, method=method, draws=3, chunk=8)
+    same, changed = shap_attributions(loaded, other, background, method=method, draws=3, chunk=2)
     np.testing.assert_allclose(same.values, right.values, atol=1e-13)
     assert np.abs(changed.values - left.values).max() > 1e-3
 
@@ -134,8 +135,9 @@ def test_expected_gradients_add_up_in_every_tower(tower, random_pair):
         assert abs(m.residual) < 0.02 * abs(m.prediction - m.baseline)
 
 
+@pytest.mark.slow
 def test_the_residual_of_expected_gradients_shrinks_with_the_draws(random_pair, background):
-    loaded, near = make(), 0.9 * random_pair.patches + 0.1 * background
+    loaded, near = make(double=False), 0.9 * random_pair.patches + 0.1 * background
     few, many = (
         np.mean(
             [
@@ -152,9 +154,9 @@ def test_the_residual_of_expected_gradients_shrinks_with_the_draws(random_pair, 
 
 
 def test_the_seed_decides_the_draws(random_pair, background):
-    loaded = make()
+    loaded = make(double=False, sharing="left")
     first, again, other = (
-        shap_attributions(loaded, random_pair, background, method="expected-gradients", draws=4, seed=seed)[0].values
+        shap_attributions(loaded, random_pair, background, method="expected-gradients", draws=2, seed=seed)[0].values
         for seed in (1, 1, 2)
     )
     assert np.array_equal(first, again)
@@ -165,7 +167,7 @@ def test_a_background_of_the_patient_alone_gives_an_empty_map(random_pair):
     for method in METHODS:
         for m in shap_attributions(make(), random_pair, random_pair.patches[None], method=method, draws=2):
             assert not m.values.any()
-            assert m.residual == 0
+            assert abs(m.residual) < 1e-14
 
 
 # -- Rules --------------------------------------------------------------------------------------------------------
@@ -233,7 +235,7 @@ def test_nothing_is_left_on_the_model(method, random_pair, background):
 
 
 def test_dropout_is_off_and_stays_as_it_was(random_pair, background):
-    loaded = make(block_dropout=0.5)
+    loaded, background = make(block_dropout=0.5, sharing="left"), background[:1]
     plain = shap_attributions(loaded, random_pair, background, method="deepshap")[0].values
     loaded.model.train()
     assert np.array_equal(shap_attributions(loaded, random_pair, background, method="deepshap")[0].values, plain)
@@ -256,7 +258,7 @@ def test_impossible_wishes_are_refused(random_pair, background):
     def ask(pairs=background, method="expected-gradients", **more):
         shap_attributions(make(), random_pair, pairs, method=method, **more)
 
-    with pytest.raises(ConfigError, match="'kernelshap'.*deepshap or expected-gradients"):
+    with pytest.raises(ConfigError, match=r"'kernelshap'.*deepshap or expected-gradients"):
         ask(method="kernelshap")
     for wrong in (background[:0], background[0], background[:, :1]):
         with pytest.raises(ConfigError, match="background of shape"):

@@ -1,4 +1,4 @@
-"""Our DeepSHAP against the package shap, whose DeepExplainer is exact through max pooling (captum's DeepLift is not)."""
+"""Our DeepSHAP against the package shap, whose DeepExplainer is exact through max pooling (captum's is not)."""
 
 from __future__ import annotations
 

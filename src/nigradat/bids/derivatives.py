@@ -24,8 +24,8 @@ COHORT_FOLDER: Final = "cohort"
 RECORDS_FOLDER: Final = "visits"
 _IGNORED: Final = (
     "*.html",
-    f"{COHORT_FOLDER}/",
-    f"{RECORDS_FOLDER}/",
+    COHORT_FOLDER,
+    RECORDS_FOLDER,
     "manifest.tsv",
     "*_centres.tsv",
     "*_sbr.tsv",
@@ -36,7 +36,7 @@ _HEMISPHERE: Final = {Side.RIGHT: "R", Side.LEFT: "L"}
 
 def patch_name(visit: Visit, side: Side) -> str:
     """File name of one side's patch."""
-    return f"{visit.name}_hemi-{_HEMISPHERE[side]}_desc-nigrosome1_T2starw.nii.gz"
+    return f"{visit.name}_desc-nigrosome1{_HEMISPHERE[side]}_T2starw.nii.gz"
 
 
 def image_name(visit: Visit, what: str) -> str:
@@ -74,8 +74,9 @@ def describe_dataset(out: Path, raw: Path) -> None:
     write_text(
         out / "README",
         "Made by nigradat from a BIDS data set, here called raw. Research only, not for diagnosis.\n\n"
-        "sub-*/.../anat: the SMWI, its susceptibility map and mask, and the two patches around nigrosome-1 (hemi-R\n"
-        "and hemi-L, the patient's right and left), each with a sidecar that says what it was made from and how.\n"
+        "sub-*/.../anat: the SMWI, its susceptibility map and mask, and the two patches around nigrosome-1\n"
+        "(nigrosome1R and nigrosome1L, the patient's right and left), each with a sidecar that says what it was made\n"
+        "from and how.\n"
         "sub-*.html: what was found at each visit. cohort: all patches packed, with the labels.\n",
     )
 
@@ -102,6 +103,7 @@ def write_sidecar(path: Path, source: Source, sources: Sequence[str], **facts: A
         "Description": "; ".join(source.steps) or "as it was read",
         "Sources": list(sources),
         "SpatialReference": "orig",
+        "SkullStripped": False,
         **_attributes(source),
         **facts,
     }

@@ -18,7 +18,7 @@ from nigradat.errors import ConfigError, ImageError, ManifestError
 from nigradat.io.manifest import MISSING, Participant, format_faults, parse_participant, read_table
 
 NIFTI: Final = (".nii.gz", ".nii")
-_ECHOES: Final = ("MEGRE", "GRE")
+ECHO_SUFFIXES: Final = ("MEGRE", "GRE")
 _SMWI: Final = ("smwi", "SMWI")
 _SPECT: Final = ("spect", "pet")
 _CENTRES: Final = ("centres", "centers")
@@ -144,7 +144,7 @@ def _labelled(folder: Path, entity: str) -> list[Path]:
 
 def _visit(folder: Path, participant_id: str, session_id: str) -> Visit:
     files = [path for path in sorted(folder.glob("*/*")) if path.is_file()]
-    echoes = [path for path in files if _suffix(path) in _ECHOES]
+    echoes = [path for path in files if suffix_of(path) in ECHO_SUFFIXES]
     scans = {path.parent for path in echoes}
     if len(scans) > 1:
         raise ImageError(f"{folder}: echoes in {len(scans)} folders", "one scan a visit")
@@ -160,7 +160,7 @@ def _visit(folder: Path, participant_id: str, session_id: str) -> Visit:
 
 
 def _one(folder: Path, files: Sequence[Path], suffixes: Sequence[str], endings: Sequence[str]) -> Path | None:
-    fitting = [path for path in files if _suffix(path) in suffixes and path.name.endswith(tuple(endings))]
+    fitting = [path for path in files if suffix_of(path) in suffixes and path.name.endswith(tuple(endings))]
     if len(fitting) > 1:
         raise ImageError(
             f"{folder}: {len(fitting)} files that could be the {suffixes[0]}: {', '.join(p.name for p in fitting[:5])}",
@@ -170,6 +170,6 @@ def _one(folder: Path, files: Sequence[Path], suffixes: Sequence[str], endings: 
     return fitting[0] if fitting else None
 
 
-def _suffix(path: Path) -> str:
+def suffix_of(path: Path) -> str:
     """The last part of a BIDS name: ``MEGRE`` of ``sub-01_echo-1_part-mag_MEGRE.nii.gz``."""
     return path.name.split(".", 1)[0].rsplit("_", 1)[-1]

@@ -9,6 +9,7 @@ import typer
 from nigradat import __version__
 from nigradat.cli import (
     average_maps,
+    bids,
     calibrate,
     check,
     cohort,
@@ -16,6 +17,7 @@ from nigradat.cli import (
     evaluate,
     explain,
     faithfulness,
+    features,
     fit_quality,
     import_published,
     inspect,
@@ -77,8 +79,10 @@ for _verb in (
     dose_response,
     mis_centring,
     faithfulness,
+    features,
     inspect,
     smwi,
     sbr,
+    bids,
 ):
     app.command(_verb.NAME)(_verb.run)

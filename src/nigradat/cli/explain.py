@@ -139,7 +139,7 @@ def _refuse_idle(method: str, layer: Any, background: Any, background_visits: An
         ("--draws", draws, method == "expected-gradients"),
     ):
         if value and not useful:
-            raise ConfigError(f"{option} with --method {method}", "no such option: this method has no use for it")
+            raise ConfigError(f"{option} with --method {method}", f"no {option}: this method has no use for it")
     if is_shap and background is None:
         raise ConfigError(f"--method {method} without --background", "the cohort that the model was trained on")
 

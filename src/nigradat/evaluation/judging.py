@@ -65,6 +65,9 @@ SCORES: Final = (
     "aurc",
 )
 """Scores of a judged spread; those that it cannot have (see :class:`Judged`) are missing."""
+NOISY: Final = ("rmsce", "miscalibration_area", "ence")
+"""Sizes of deviations: never 0, also for the true distribution, because the patients are finite. A resample raises
+that floor, so the bootstrap has no honest interval for them."""
 _CASES_A_BIN: Final = 10
 
 
@@ -291,7 +294,8 @@ class Judge:
     def _scores(self, model: SpreadModel, ends: tuple[Array, Array], distribution: Distribution | None) -> Estimates:
         columns = self._columns(model, ends, distribution)
         sides = {s: self._of_side(model, ends, distribution, columns, s) for s in Side}
-        return self.how.of_sides(sides, self.patients.subjects.patient_of_visit)
+        found = self.how.of_sides(sides, self.patients.subjects.patient_of_visit)
+        return {name: _without_ends(score) if name in NOISY else score for name, score in found.items()}
 
     def _columns(
         self, model: SpreadModel, ends: tuple[Array, Array], distribution: Distribution | None
@@ -301,7 +305,7 @@ class Judge:
         columns = {
             "cp": ((low <= y) & (y <= high)).astype(np.float64),
             "mpiw": high - low,
-            "nmpiw": (high - low) / np.ptp(y, axis=0),
+            "nmpiw": (high - low) / np.where(np.ptp(y, axis=0) > 0, np.ptp(y, axis=0), np.nan),
             "sharpness": 1 - (high - low) / (2 * self.settings.scale),
             "interval_score": interval_score(low, high, y, self.settings.level),
             "wis": self._wis(model, distribution),
@@ -332,7 +336,8 @@ class Judge:
     ) -> Weighted:
         i, y = side.index, self.patients.subjects.truth[:, side.index]
         centre, spread = model.tested.centre[:, i], model.tested.spread[:, i]
-        width = ends[1] - ends[0]
+        # the width itself where nothing else has it: c + k S less c - k S is not quite 2 k S
+        width = model.tested.spread if model.tested.cut_with_other is None else ends[1] - ends[0]
         parts = [weighted.means(**{name: column[:, i] for name, column in columns.items()})]
         if model.tested.cut_with_other is None:
             parts.append(weighted.sharpness_at_cp(y, centre, spread, self.settings.scale, self.settings.level))
@@ -377,7 +382,8 @@ class Judge:
         def optimum(index: npt.NDArray[np.intp]) -> list[float]:
             rows = np.concatenate([rows_of[p] for p in index])
             taken = replace(spread, centre=spread.centre[rows], spread=spread.spread[rows])
-            point = optimal_point(*(_curve(taken, subjects.truth[rows], s, scale) for s in Side)).sides
+            right, left = (_curve(taken, subjects.truth[rows], side, scale) for side in Side)
+            point = optimal_point(right, left).sides
             return [getattr(getattr(point, part), what) for what, part in (name.split("/") for name in names)]
 
         def statistics(index: npt.NDArray[np.intp]) -> dict[str, Array]:
@@ -405,3 +411,12 @@ def _curve(spread: Spread, truth: Array, side: Side, scale: float) -> SharpnessC
 def _differ(values: Array) -> bool:
     """Whether there is anything to rank on both sides: a constant width ranks nobody."""
     return bool((np.ptp(values, axis=0) > 0).all())
+
+
+def _without_ends(sides: PerSide[Estimate | None]) -> PerSide[Estimate | None]:
+    """The value alone, as one whose bootstrap interval would mislead."""
+
+    def without(estimate: Estimate | None) -> Estimate | None:
+        return estimate and replace(estimate, low=np.nan, high=np.nan, method="undefined")
+
+    return PerSide(without(sides.right), without(sides.left), without(sides.average))

@@ -33,7 +33,7 @@ def calibration_figure(
         MissingExtraError: matplotlib is not installed.
     """
     with styled():
-        figure, panels = _panels(pit, title, label)
+        figure, panels, place = _panels(pit, title, label)
         for side, axes in zip(Side, panels, strict=True):
             axes.plot([0, 1], [0, 1], color=GREY, lw=0.9, zorder=1)
             for (name, values), (colour, dash) in zip(pit.items(), METHOD_STYLE, strict=False):
@@ -41,7 +41,7 @@ def calibration_figure(
                 axes.plot(LEVELS, observed, color=colour, ls=dash, lw=1.4, label=name)
             axes.set(xlim=(0, 1), ylim=(0, 1), aspect="equal", xlabel="Nominal coverage")
         panels[0].set_ylabel("Observed coverage")
-        _key(figure, panels[0])
+        _key(place, panels[0])
         return figure
 
 
@@ -66,7 +66,7 @@ def rejection_figure(
         MissingExtraError: matplotlib is not installed.
     """
     with styled():
-        figure, panels = _panels(error, title, label)
+        figure, panels, place = _panels(error, title, label)
         for side, axes in zip(Side, panels, strict=True):
             for (name, values), (colour, dash) in zip(error.items(), METHOD_STYLE, strict=False):
                 curve = error_rejection_curve(values[:, side.index], width[name][:, side.index])
@@ -75,9 +75,9 @@ def rejection_figure(
                 seen = share >= min(0.05 + 5 / curve.size, 1)
                 axes.plot(share[seen], curve[seen], color=colour, ls=dash, lw=1.4, label=name)
             axes.set(xlim=(0, 1), xlabel="Share of patients answered")
-            axes.set_ylim(bottom=0)
+        panels[0].set_ylim(bottom=0)
         panels[0].set_ylabel("Mean absolute error (SBR)")
-        _key(figure, panels[0])
+        _key(place, panels[0])
         return figure
 
 
@@ -105,9 +105,10 @@ def pit_figure(
                 shares = pit_histogram(values[:, side.index])
                 axes.stairs(shares, edges, color=SIDE_COLOUR[side], ls=dash, lw=1.3, label=side.value)
             axes.set_title(_wrapped(name), loc="left", fontsize=8)
-            axes.set(xlim=(0, 1), xlabel="PIT")
-        panels[0].set(ylim=(0, None), ylabel="Share of patients")
-        panels[0].legend(loc="lower left", fontsize=7, borderaxespad=0.2)
+            axes.set(xlim=(0, 1), xlabel="PIT", xticks=(0, 0.5, 1))
+        top = max(axes.get_ylim()[1] for axes in panels)
+        panels[0].set(ylim=(0, 1.25 * top), ylabel="Share of patients")  # room for the key
+        panels[0].legend(loc="upper left", ncols=2, fontsize=7, borderaxespad=0.2)
         return figure
 
 
@@ -116,17 +117,22 @@ def _check(methods: Mapping[str, npt.ArrayLike]) -> None:
         raise ConfigError(f"{len(methods)} methods", f"1 to {len(METHOD_STYLE)} in one figure")
 
 
-def _panels(methods: Mapping[str, Array], title: str, label: str) -> tuple[Figure, list[Axes]]:
+def _panels(methods: Mapping[str, Array], title: str, label: str) -> tuple[Figure, list[Axes], Axes]:
+    """A figure with a panel for each side, and below them a place for the key."""
     _check(methods)
     figure = new_figure(7.2, 3.6 + 0.2 * len(methods), title, label)
-    panels = list(figure.subplots(1, 2, sharey=True))
+    grid = figure.add_gridspec(2, 2, height_ratios=[15, len(methods)])
+    first = figure.add_subplot(grid[0, 0])
+    panels = [first, figure.add_subplot(grid[0, 1], sharex=first, sharey=first)]
+    panels[1].tick_params(labelleft=False)
     for side, axes in zip(Side, panels, strict=True):
         axes.set_title(f"{side.value.capitalize()} striatum")
-    return figure, panels
+    return figure, panels, figure.add_subplot(grid[1, :])
 
 
-def _key(figure: Figure, axes: Axes) -> None:
-    figure.legend(*axes.get_legend_handles_labels(), loc="outside lower left", ncols=1, handlelength=4, frameon=False)
+def _key(place: Axes, axes: Axes) -> None:
+    place.axis("off")
+    place.legend(*axes.get_legend_handles_labels(), loc="upper left", handlelength=4, borderaxespad=0)
 
 
 def _wrapped(name: str) -> str:

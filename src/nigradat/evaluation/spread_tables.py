@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Any, Final
 
 import numpy as np
@@ -164,6 +164,7 @@ def score_table(comparison: SpreadComparison) -> Table:
 
 def distribution_table(comparison: SpreadComparison) -> Table:
     """Scores of the Gaussian distributions, and whether the width knows the error."""
+    n = comparison.patients.subjects.n_patients
     columns = (
         ("CRPS (SBR)", "crps"),
         ("NLL (nats)", "nll"),
@@ -185,6 +186,9 @@ def distribution_table(comparison: SpreadComparison) -> Table:
             "correlation.",
             "AURC: mean absolute error, averaged over all shares of patients that are answered, the narrowest first; a "
             "width that knows nothing gives the mean absolute error itself.",
+            f"RMSCE, miscalibration area and ENCE are not 0 for the true distribution either: with {n:,} patients "
+            f"chance alone gives an RMSCE of about {np.sqrt(1 / (6 * n)):.3f}. Resampling raises that floor, so "
+            "they have no interval.",
             "n/a: an interval that is cut with the other side's has no such distribution, and a constant width ranks "
             "nobody.",
         ),
@@ -369,7 +373,7 @@ def validity_table(comparison: SpreadComparison, measured: Sequence[Validity]) -
                 Cell.of(_average(v.interval_score.get("interval_score")), signed=True),
                 *(_share(v.asymmetric.get(side)) for side in Side),
                 *(_share(v.coverage.get(side)) for side in Side),
-                Cell(float(np.mean(list(v.noise_share.values()))), digits=2) if v.noise_share else Cell(),
+                *(Cell(_mean(of), digits=2) for of in (v.noise_share, v.variation, v.error_share)),
             ),
         )
         for v in measured
@@ -387,6 +391,8 @@ def validity_table(comparison: SpreadComparison, measured: Sequence[Validity]) -
             *(Column(side, "(9) Coverage, asymmetric patients") for side in SIDES[:2]),
             *(Column(side, "(10) Coverage, all") for side in SIDES[:2]),
             Column("Monte-Carlo noise in log S"),
+            Column("SD of S over its mean"),
+            Column("S\N{SUPERSCRIPT TWO} over squared error"),
         ),
         rows,
         (
@@ -394,7 +400,7 @@ def validity_table(comparison: SpreadComparison, measured: Sequence[Validity]) -
             "from another patient: a gain that comes from the sides belonging together vanishes there.",
             f"(9) and (10): split conformal; a valid one covers {low:.3f} to {high:.3f} of so many on each side.",
             f"Monte-Carlo noise: share of the variance of log S over patients that {comparison.settings.samples} draws "
-            "leave to chance.",
+            "leave to chance. S\N{SUPERSCRIPT TWO} over squared error: how much of the error the raw spread is.",
         ),
         heading="Candidate",
     )
@@ -505,6 +511,10 @@ def _average(sides: PerSide[Estimate | None] | None) -> Estimate | None:
 def _triple(sides: PerSide[Estimate | None] | None) -> tuple[Cell, Cell, Cell]:
     right, left, average = (Cell.of(None if sides is None else getattr(sides, part)) for part in _PARTS)
     return right, left, average
+
+
+def _mean(sides: Mapping[Side, float]) -> float | None:
+    return float(np.mean(list(sides.values()))) if sides else None
 
 
 def _share(coverage: Coverage | None) -> Cell:

@@ -29,8 +29,8 @@ from nigradat.errors import CohortError, ConfigError
 from nigradat.evaluation.evaluate import _check_scale as check_scale
 from nigradat.evaluation.evaluate import _own_split as own_split
 from nigradat.evaluation.groups import Grouping, groupings, phantom_conditions
-from nigradat.evaluation.judging import Judge, Judged, Patients, SpreadModel, SpreadSettings
-from nigradat.evaluation.result import Array, Rows, Subjects
+from nigradat.evaluation.judging import Judge, Judged, Kind, Patients, SpreadModel, SpreadSettings
+from nigradat.evaluation.result import Rows, Subjects
 from nigradat.evaluation.scoring import CENTRAL, Resampling
 from nigradat.io.pack import PackedCohort, load_cohort
 from nigradat.metrics import (
@@ -178,10 +178,10 @@ def compare_spreads(
     fusion, notes = _fusion(loaded, data, home, settings)
 
     models = _of_beside(others, drawn[1 + len(members) :])
-    models += _of_run(loaded, *drawn[0], scale, fusion)
+    models += _of_run(loaded, drawn[0], fusion)
     if members:
         models += _of_ensemble(drawn[: 1 + len(members)], scale)
-    models += _references(*drawn[0])
+    models += _references(drawn[0])
     oracles, remarks = _oracles(tested)
     subjects, truth = tested.subjects(), calibration.data.sbr[calibration.rows]
     patients = Patients(
@@ -198,7 +198,7 @@ def compare_spreads(
     judge = Judge(patients, settings, oracles, divisions)
     return SpreadComparison(
         run=loaded.folder,
-        title=loaded.title,
+        title=_name_of(loaded),
         card=loaded.card,
         beside=tuple(m.folder.name for m in others),
         ensemble=tuple(m.folder.name for m in members),
@@ -322,25 +322,38 @@ def _fusion(
     return None, ["No s7: the patients that stopped the training, who fit it, are not at hand."]
 
 
-def _of_run(
-    loaded: LoadedModel, tested: Draws, calibrating: Draws, scale: float, fusion: Fusion | None
-) -> list[SpreadModel]:
+def _both(name: str, title: str, kind: Kind, make: Callable[[Draws], Spread], of: tuple[Draws, Draws]) -> SpreadModel:
+    """A spread model made in one way of the draws on the tested and on the calibration patients."""
+    return SpreadModel(name, title, kind, make(of[0]), make(of[1]))
+
+
+def _of_run(loaded: LoadedModel, of: tuple[Draws, Draws], fusion: Fusion | None) -> list[SpreadModel]:
     """Plain MC dropout and every symmetric candidate, and a head's own noise."""
-    noisy = "" if tested.noise_sd is None else " with the head's noise"
+    has_noise = of[0].noise_sd is not None
     found = [
-        SpreadModel(
+        _both(
             mode,
-            _mode_title(mode) + noisy,
+            _mode_title(mode) + (" with the head's noise" if has_noise else ""),
             "model",
-            *(symmetric_spread(d.samples, mode, scale, fusion, d.noise_sd) for d in (tested, calibrating)),
+            _in_mode(mode, loaded.spec.sbr_max, fusion),
+            of,
         )
         for mode in map(check_mode, MODES)
         if mode != "s7" or fusion is not None
     ]
-    if tested.noise_sd is not None and calibrating.noise_sd is not None:
-        alone = (Spread(d.samples.mean(axis=0), np.asarray(d.noise_sd)) for d in (tested, calibrating))
-        found.append(SpreadModel("head", f"Noise of the log-normal head alone, {loaded.title}", "model", *alone))
+    if has_noise:
+        found.append(_both("head", "Noise of the log-normal head alone", "model", _noise_alone, of))
     return found
+
+
+def _in_mode(mode: SymmetricMode, scale: float, fusion: Fusion | None = None) -> Callable[[Draws], Spread]:
+    return lambda drawn: symmetric_spread(drawn.samples, mode, scale, fusion, drawn.noise_sd)
+
+
+def _noise_alone(drawn: Draws) -> Spread:
+    """What a log-normal head itself says, without the spread of the draws."""
+    assert drawn.noise_sd is not None
+    return Spread(drawn.samples.mean(axis=0), drawn.noise_sd)
 
 
 def _mode_title(mode: SymmetricMode) -> str:
@@ -351,50 +364,63 @@ def _mode_title(mode: SymmetricMode) -> str:
     return f"Symmetric MC, {mode}{' (default)' if mode == DEFAULT_MODE else ''}"
 
 
+def _name_of(loaded: LoadedModel) -> str:
+    """A model's short name; what it was trained on stands in the label of every table."""
+    return str(loaded.card.get("title", loaded.folder.name))
+
+
 def _of_beside(models: Sequence[LoadedModel], drawn: Sequence[tuple[Draws, Draws]]) -> list[SpreadModel]:
-    titles = [m.title for m in models]
+    """Plain MC dropout of other runs, and their heads' own noise."""
+    titles = [_name_of(m) for m in models]
     found = []
-    for i, (model, (tested, calibrating)) in enumerate(zip(models, drawn, strict=True)):
-        title = model.title if titles.count(model.title) == 1 else f"{model.title} ({model.folder.name})"
-        both = (
-            symmetric_spread(d.samples, "mc", model.spec.sbr_max, noise_sd=d.noise_sd) for d in (tested, calibrating)
-        )
-        found.append(SpreadModel(f"beside-{i + 1}", f"MC + {title}", "beside", *both))
-        if tested.noise_sd is not None and calibrating.noise_sd is not None:
-            alone = (Spread(d.samples.mean(axis=0), np.asarray(d.noise_sd)) for d in (tested, calibrating))
-            found.append(SpreadModel(f"beside-{i + 1}-head", f"Noise of the head alone, {title}", "beside", *alone))
+    for i, (model, of) in enumerate(zip(models, drawn, strict=True)):
+        title = titles[i] if titles.count(titles[i]) == 1 else f"{titles[i]} ({model.folder.name})"
+        found.append(_both(f"beside-{i + 1}", f"MC + {title}", "beside", _in_mode("mc", model.spec.sbr_max), of))
+        if of[0].noise_sd is not None:
+            found.append(_both(f"beside-{i + 1}-head", f"Noise of the head alone, {title}", "beside", _noise_alone, of))
     return found
 
 
 def _of_ensemble(drawn: Sequence[tuple[Draws, Draws]], scale: float) -> list[SpreadModel]:
     """Equal mixture of the members' samples, plain and pooled over the sides (Lakshminarayanan 2017, with dropout)."""
-
-    def mixture(members: Sequence[Draws]) -> tuple[Array, Array | None]:
-        noise = [m.noise_sd for m in members if m.noise_sd is not None]
-        together = None if not noise else np.sqrt(np.sum(np.square(noise), axis=0) / len(members))
-        return np.concatenate([m.samples for m in members]), together
-
-    tested, calibrating = (mixture([pair[i] for pair in drawn]) for i in (0, 1))
+    of = _mixture([pair[0] for pair in drawn]), _mixture([pair[1] for pair in drawn])
     modes: tuple[SymmetricMode, ...] = ("mc", DEFAULT_MODE)
     return [
-        SpreadModel(
+        _both(
             f"ensemble-{mode}",
             f"Ensemble of {len(drawn)}, {_mode_title(mode)}",
             "model",
-            *(symmetric_spread(s, mode, scale, noise_sd=noise) for s, noise in (tested, calibrating)),
+            _in_mode(mode, scale),
+            of,
         )
         for mode in modes
     ]
 
 
-def _references(tested: Draws, calibrating: Draws) -> list[SpreadModel]:
+def _mixture(members: Sequence[Draws]) -> Draws:
+    """All samples together; a member without a noise of its own adds none."""
+    noise = [np.square(m.noise_sd) for m in members if m.noise_sd is not None]
+    return Draws(
+        np.mean([m.point for m in members], axis=0),
+        np.concatenate([m.samples for m in members]),
+        np.sqrt(np.sum(noise, axis=0) / len(members)) if noise else None,
+    )
+
+
+def _references(of: tuple[Draws, Draws]) -> list[SpreadModel]:
     """Widths that need no spread: whatever is to be called informative has to beat them."""
-    centres = [d.samples.mean(axis=0) for d in (tested, calibrating)]
-    constant = [Spread(c, np.ones_like(c)) for c in centres]
-    proportional = [Spread(c, np.maximum(c, _LEAST_WIDTH)) for c in centres]
+
+    def constant(drawn: Draws) -> Spread:
+        centre = drawn.samples.mean(axis=0)
+        return Spread(centre, np.ones_like(centre))
+
+    def proportional(drawn: Draws) -> Spread:
+        centre = drawn.samples.mean(axis=0)
+        return Spread(centre, np.maximum(centre, _LEAST_WIDTH))
+
     return [
-        SpreadModel("constant", "No spread: constant width", "reference", *constant),
-        SpreadModel("proportional", "No spread: width in proportion to the prediction", "reference", *proportional),
+        _both("constant", "No spread: constant width", "reference", constant, of),
+        _both("proportional", "No spread: width in proportion to the prediction", "reference", proportional, of),
     ]
 
 

@@ -12,7 +12,8 @@ seed gives the same result (4). Here stands what only data can say. Numbers in b
 * (9) Asymmetric patients keep their coverage: pooling the sides must not cost it there.
 * (10) The conformal interval covers as often as it promises.
 
-Besides: how much of the spread is Monte-Carlo noise, which more draws would take away.
+Besides: how much of the spread is Monte-Carlo noise, which more draws would take away, how much it differs between
+patients at all, and how much of the error it accounts for.
 """
 
 from __future__ import annotations
@@ -53,6 +54,8 @@ class Validity:
         asymmetric: (9) coverage of the conformal interval by side among asymmetric patients.
         coverage: (10) of the conformal interval, by side.
         noise_share: of the variance of log S over patients, what the finite number of draws makes; by side.
+        variation: SD of S over patients, over its mean; by side. 0 would be a constant width.
+        error_share: mean S^2 over the mean squared error; by side. 1 would be a spread as large as the error.
     """
 
     name: str
@@ -64,6 +67,8 @@ class Validity:
     asymmetric: Mapping[Side, Coverage]
     coverage: Mapping[Side, Coverage]
     noise_share: Mapping[Side, float]
+    variation: Mapping[Side, float]
+    error_share: Mapping[Side, float]
 
 
 def validity(comparison: SpreadComparison) -> tuple[Validity, ...]:
@@ -139,7 +144,8 @@ def _measure(comparison: SpreadComparison, plain: Judged, judged: Judged) -> Val
     other = mode != PLAIN
     traced = judged.model.tested.cut_with_other is None
     of_strangers = _of_strangers(comparison, mode) if traced and mode != "s7" else None
-    drawn = comparison.draws
+    drawn, spread = comparison.draws, judged.model.tested.spread
+    error = comparison.patients.subjects.truth - judged.model.tested.centre
     has_noise = mode not in ("s5", "s7") and len(drawn.samples) >= 4 and drawn.samples.shape[1] >= 3
     return Validity(
         name=judged.name,
@@ -151,6 +157,8 @@ def _measure(comparison: SpreadComparison, plain: Judged, judged: Judged) -> Val
         asymmetric=_asymmetric(judged.groups),
         coverage=judged.coverage["conformal"],
         noise_share=noise_share(drawn.samples, mode, settings.scale, settings.seed) if has_noise else {},
+        variation={s: float(spread[:, s.index].std() / spread[:, s.index].mean()) for s in Side},
+        error_share={s: float(np.mean(spread[:, s.index] ** 2) / np.mean(error[:, s.index] ** 2)) for s in Side},
     )
 
 

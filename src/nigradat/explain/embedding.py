@@ -39,6 +39,7 @@ Model = LoadedModel | str | os.PathLike[str]
 Progress = Callable[[int, int], None]
 
 ALL: Final = "all"
+LIMIT: Final = 1000
 CHUNK: Final = 8  # pairs through the tower at once
 SCORES: Final = ("agreement", "pearson_r", "mae", "own_pearson_r", "own_mae")
 _BEFORE_TSNE: Final = 50  # principal components that t-SNE starts from, as its authors do
@@ -100,6 +101,7 @@ class FeatureMaps:
         sbr: labels, ``(n, 2)``, right first.
         chance_mae: of the mean of all other patients in the place of neighbours, SBR: right, left and average.
         subset: what was asked for; ``all`` of a cohort that trained none of the models.
+        available: visits in it, of which evenly spaced ones were taken.
         is_phantom: the patches are simulated.
         phantom_trained: one of the models was trained on the digital phantom.
         perplexity, seed: of the t-SNE; the seed also of the bootstrap.
@@ -111,6 +113,7 @@ class FeatureMaps:
     sbr: Array
     chance_mae: PerSide[float]
     subset: str
+    available: int
     is_phantom: bool
     phantom_trained: bool
     perplexity: float
@@ -121,7 +124,7 @@ class FeatureMaps:
         """What must stand on every table and figure; empty for patients alone."""
         if self.is_phantom:
             return "digital phantom, not patients"
-        return "trained on a digital phantom" if self.phantom_trained else ""
+        return "model trained on a digital phantom" if self.phantom_trained else ""
 
 
 def map_features(
@@ -129,6 +132,7 @@ def map_features(
     models: Sequence[Model],
     *,
     subset: str = TEST,
+    limit: int = LIMIT,
     neighbours: int = 10,
     perplexity: float = 30.0,
     seed: int = 0,
@@ -142,6 +146,7 @@ def map_features(
         cohort: labelled; of the models' own cohort a part is taken, any other is taken whole.
         models: model folders, or loaded.
         subset: ``test``, ``train``, ``stop``, ``calibration``, ``validation``, or ``all`` for the whole cohort.
+        limit: visits at most; of more, evenly spaced ones.
         neighbours: how many; 10 are near enough to be alike and enough to average over.
         perplexity: of the t-SNE, roughly the number of neighbours that it tries to keep together.
         seed: of t-SNE and bootstrap.
@@ -161,7 +166,8 @@ def map_features(
         raise ConfigError("no model", "at least one model folder")
     data = cohort if isinstance(cohort, PackedCohort) else load_cohort(cohort)
     loaded = [model if isinstance(model, LoadedModel) else load_model(model) for model in models]
-    rows, part = _rows_of_all(loaded, data, subset)
+    everyone, part = _rows_of_all(loaded, data, subset)
+    rows = everyone[np.unique(np.linspace(0, len(everyone) - 1, min(limit, len(everyone))).round().astype(int))]
     sbr, patients = data.sbr[rows], [data.patient_ids[row] for row in rows]
     _check(data, sbr, patients, neighbours, perplexity)
     names, titles = _names(loaded)
@@ -174,8 +180,7 @@ def map_features(
 
         features = tower_features(model, _counted(data, rows, count))
         found.append(_map(model, names[i], titles[i], features, sbr, patients, neighbours, perplexity, seed))
-    everyone = _mean_of_others(sbr, patients)
-    right, left = np.abs(everyone - sbr).mean(axis=0)
+    right, left = np.abs(_mean_of_others(sbr, patients) - sbr).mean(axis=0)
     return FeatureMaps(
         models=tuple(found),
         participants=tuple(data.participants[row] for row in rows),
@@ -183,6 +188,7 @@ def map_features(
         sbr=sbr,
         chance_mae=PerSide(float(right), float(left), float(right + left) / 2),
         subset=part,
+        available=len(everyone),
         is_phantom=data.is_phantom,
         phantom_trained=any(model.is_phantom_trained for model in loaded),
         perplexity=perplexity,
@@ -403,9 +409,10 @@ def _names(loaded: Sequence[LoadedModel]) -> tuple[list[str], list[str]]:
     """File names and titles, with a number behind those that are not the only ones."""
     names = [str(model.card.get("name") or model.folder.name) for model in loaded]
     titles = [str(model.card.get("title") or model.folder.name) for model in loaded]
-    for i, name in enumerate(list(names)):
-        if names.count(name) > 1:
-            names[i], titles[i] = f"{name}-{i + 1}", f"{titles[i]} ({loaded[i].folder.name}, {i + 1})"
+    several = [names.count(name) > 1 for name in names]
+    for i, model in enumerate(loaded):
+        if several[i]:
+            names[i], titles[i] = f"{names[i]}-{i + 1}", f"{titles[i]} ({i + 1}: {model.folder.name})"
     return names, titles
 
 

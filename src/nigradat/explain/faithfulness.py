@@ -171,7 +171,7 @@ def _regions(n: int, masks: npt.NDArray[np.uint8] | None) -> list[tuple[_Region,
         return [(average, average)] * n
     out = []
     for pair in masks:
-        canonical = (mirror(pair[Side.RIGHT.index]), pair[Side.LEFT.index])
+        canonical = (np.asarray(mirror(pair[Side.RIGHT.index]), np.uint8), pair[Side.LEFT.index])
         right, left = (_region((m & (SN_BIT | N1_BIT)) > 0, (m & SN_BIT) > 0) for m in canonical)
         out.append((right, left))
     return out

@@ -68,14 +68,10 @@ class Atlas:
     red_nucleus: Float32
 
     def __post_init__(self) -> None:
-        for what, maps in (
-            ("substantia nigra", self.nigra),
-            ("pars compacta", self.compact),
-            ("red nucleus", self.red_nucleus),
-        ):
+        structures = {"substantia nigra": self.nigra, "pars compacta": self.compact, "red nucleus": self.red_nucleus}
+        for what, maps in structures.items():
+            _check_there(self.name, what, maps)
             for side in Side:
-                if not maps[side.index].any():
-                    raise ImageError(f"the atlas {self.name} has no {what} on the {side.value}", "both sides")
                 x = float(self.centroid(maps[side.index])[0])
                 if (x > 0) is not (side is Side.RIGHT):
                     raise ImageError(
@@ -189,12 +185,19 @@ def read_atlas(
     maps = {kind: _both_sides(parts, image.affine) for kind, parts in found.items()}
     layers = [maps[kind] for kind in ("nigra", "compact", "reticulate") if kind in maps]
     nigra = np.clip(np.sum(layers, axis=0), 0, 1).astype(np.float32)
+    _check_there(stem, "substantia nigra", nigra)
     compact = maps["compact"] if "compact" in maps else _posteromedial_half(nigra, image.affine)
     box = _box(nigra + maps["red"])
     corner = image.affine.copy()
     corner[:3, 3] = image.affine[:3, :3] @ [part.start for part in box] + image.affine[:3, 3]
     nigra, compact, red = (m[(slice(None), *box)].copy() for m in (nigra, compact, maps["red"]))
     return Atlas(stem, corner, nigra, compact, red)
+
+
+def _check_there(name: str, what: str, maps: Float32) -> None:
+    for side in Side:
+        if not maps[side.index].any():
+            raise ImageError(f"the atlas {name} has no {what} on the {side.value}", "both sides")
 
 
 def _red_semi() -> tuple[float, float, float]:

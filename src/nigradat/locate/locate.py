@@ -189,8 +189,8 @@ def write_located(
             write_json(folder / f"{side.value}.json", recipe | about | source | made)
         write_centres(folder / "centres.tsv", located.centres)
         write_json(folder / "located.json", located_to_json(located) | source | made)
-        notes = tuple(flag.message for flag in located.flags)
-        headline = f"{title}: {located.method}; confidence {located.confidence:.2f}"
+        notes = (located.method, *(flag.message for flag in located.flags))
+        headline = f"{title} (confidence {located.confidence:.2f})"
         (folder / "located.png").write_bytes(locate_png(volume, located.centres, headline, notes))
     return Path(out)
 

@@ -280,11 +280,7 @@ def _fit_affine(local: Volume, pose: Float64) -> Float64:
     middle = transform(np.linalg.inv(pose), MIDBRAIN_MM)
     _set_matrix(start, pose, middle)
     method = _method(shrink=(2, 1), smooth=(2.0, 1.0))
-    method.SetOptimizerAsGradientDescent(
-        learningRate=1.0, numberOfIterations=60, convergenceMinimumValue=1e-5, convergenceWindowSize=15,
-        estimateLearningRate=method.EachIteration,
-    )  # fmt: skip
-    method.SetOptimizerScalesFromPhysicalShift()
+    _descend(method)
     method.SetInitialTransform(start, inPlace=True)
     _execute(method, local, template())
     return _get_matrix(start)
@@ -296,11 +292,7 @@ def _fit_rigid(local: Volume, other: Volume, middle: Float64) -> Float64:
     start = sitk.Euler3DTransform()
     start.SetCenter((_LPS @ middle).tolist())
     method = _method(shrink=(2, 1), smooth=(2.0, 1.0))
-    method.SetOptimizerAsGradientDescent(
-        learningRate=1.0, numberOfIterations=60, convergenceMinimumValue=1e-5, convergenceWindowSize=15,
-        estimateLearningRate=method.EachIteration,
-    )  # fmt: skip
-    method.SetOptimizerScalesFromPhysicalShift()
+    _descend(method)
     method.SetInitialTransform(start, inPlace=True)
     _execute(method, local, resampled(other, 1.0))
     return _get_matrix(start)
@@ -344,6 +336,14 @@ def _method(shrink: tuple[int, ...], smooth: tuple[float, ...]) -> Any:
     method.SetSmoothingSigmasPerLevel(list(smooth))
     method.SmoothingSigmasAreSpecifiedInPhysicalUnitsOn()
     return method
+
+
+def _descend(method: Any) -> None:
+    """Steps of 1 mm at first, shortened each time the direction turns, down to .01 mm."""
+    method.SetOptimizerAsRegularStepGradientDescent(
+        learningRate=1.0, minStep=0.01, numberOfIterations=100, relaxationFactor=0.6, gradientMagnitudeTolerance=1e-8
+    )
+    method.SetOptimizerScalesFromPhysicalShift()
 
 
 def _execute(method: Any, fixed: Volume, moving: Volume) -> None:

@@ -103,7 +103,7 @@ def striatal_head(
     if fwhm_mm > 0:
         image = blurred(image, fwhm_mm, affine)
     parts = own_atlas().parts
-    volumes = {key: cover(parts[key], index_to_mni, shape).volume_ml for key in truth}
+    volumes = {key: cover(parts[key], affine, shape, pose).volume_ml for key in truth}
     totals = np.array([sum(volumes[part, side] for part in DISJOINT_PARTS) for side in Side])
     means = [sum(volumes[part, side] * truth[part, side] for part in DISJOINT_PARTS) for side in Side] / totals
     source = Source(kind="made", attributes={"phantom": PHANTOM_NOTE}, steps=("digital striatum",))

@@ -39,8 +39,8 @@ ALARM: Final = 0.05
 FEWEST_REFERENCE: Final = 8
 MOST_PATIENTS: Final = 500  # of either group; more would cost time and change nothing
 _FOLDS: Final = 5
-_TAIL: Final = 97.5  # percentile at which the spread of a measure is read off
-_TAIL_SD: Final = 1.96
+_TAIL: Final = 99.0  # percentile at which the spread of a measure is read off
+_TAIL_SD: Final = 2.326
 _BLOCK: Final = 32  # visits in memory at once
 _STREAM: Final = 0x71
 _FORMAT: Final = 1
@@ -58,7 +58,7 @@ class Quality:
         template: mean patch of the reference patients.
         spaces: of features, by the name of the net (``both``, or ``right`` and ``left``).
         middle: ``(2, M)``, median of each measure, right first; NaN for the features of a side without an answer.
-        below, above: ``(2, M)``, SD-like spread on either end (97.5 % of the patients lie within 1.96 of them).
+        below, above: ``(2, M)``, SD-like spread on either end (99 % of the patients lie below 2.326 of them).
         scores: ``(n,)``, those of the held-out patients, ascending; see :func:`scores_of`.
         alarm: share of ordinary pairs that may be called unusual.
         reference_patients: how many gave middle and spread.

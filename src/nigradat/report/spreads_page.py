@@ -5,14 +5,14 @@ from __future__ import annotations
 import os
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING
 
 import numpy as np
 
 from nigradat.anatomy import Side
 from nigradat.evaluation import figures, spread_figures
 from nigradat.evaluation.judging import Judged
-from nigradat.evaluation.spread_tables import MAIN, headline, main_rows, spread_tables, to_json
+from nigradat.evaluation.spread_tables import headline, spread_tables, to_json
 from nigradat.evaluation.spreads import SpreadComparison
 from nigradat.evaluation.table import Cell, Table
 from nigradat.evaluation.validity import Validity, validity
@@ -24,7 +24,6 @@ if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
 PAGE, NUMBERS, SPREADS, TABLES, FIGURES = "report.html", "metrics.json", "spreads.tsv", "tables", "figures"
-_DRAWN: Final = 5  # curves in one figure at most
 
 
 def write_spreads(comparison: SpreadComparison, out: str | os.PathLike[str]) -> Path:
@@ -77,6 +76,8 @@ def _plain_validity(measured: Sequence[Validity]) -> dict[str, object]:
             "asymmetric": sides(v.asymmetric),
             "coverage": sides(v.coverage),
             "noise_share": sides(v.noise_share),
+            "variation": sides(v.variation),
+            "error_share": sides(v.error_share),
         }
         for v in measured
     }
@@ -104,10 +105,12 @@ def _spreads(comparison: SpreadComparison) -> str:
 
 
 def _shown(comparison: SpreadComparison) -> dict[str, Judged]:
-    """What the figures show: one MC beside, plain and symmetric MC, the width without a spread, the oracle."""
-    titles = {judged.name: label for label, judged in main_rows(comparison)}
-    wanted = ("beside-1", *MAIN, "proportional", "oracle-single")
-    return {titles.get(name, comparison[name].title): comparison[name] for name in wanted if name in comparison}
+    """What the figures show, under short names: one MC beside, plain and symmetric MC, the width without a spread, and
+    the oracle."""
+    beside = {j.name: j.title for j in comparison.judged if j.name == "beside-1"}
+    short = {"mc": "MC", DEFAULT_MODE: f"Symmetric MC, {DEFAULT_MODE}", "proportional": "No spread, width ~ prediction"}
+    wanted = beside | short | {"oracle-single": "Oracle, sees own side"}
+    return {title: comparison[name] for name, title in wanted.items() if name in comparison}
 
 
 def _drawings(comparison: SpreadComparison) -> Iterator[Drawing]:

@@ -16,12 +16,11 @@ def visit_page(
     *,
     found: Mapping[str, str],
     centres_mm: Mapping[Side, Sequence[float]],
-    confidence: Mapping[Side, float],
+    confidence: float,
     windows_png: bytes,
     flags: Sequence[Flag],
     sbr: Mapping[Side, float] | None = None,
-    sbr_promise: str = "",
-    sbr_png: bytes | None = None,
+    sbr_statement: str = "",
     steps: Sequence[str] = (),
 ) -> str:
     """The page as one HTML file that opens offline.
@@ -29,22 +28,20 @@ def visit_page(
     Args:
         name: of the visit.
         found: what each scan was understood as, by kind of scan.
-        centres_mm, confidence: nigrosome-1, RAS+ mm, and how sure the place is (0 to 1).
+        centres_mm, confidence: nigrosome-1, RAS+ mm, and how sure the places are (0 to 1).
         windows_png: both windows, marked R and L.
         flags: what to look at.
-        sbr: of both sides, where a SPECT was there, with how it was measured (``sbr_promise``) and its picture.
+        sbr: of both sides, where a SPECT was there.
+        sbr_statement: how it was measured, or why it was not.
         steps: what was done to the voxels, in order.
     """
     shown = {flag.message: flag for flag in flags}
     warnings = [message for message, flag in shown.items() if flag.severity == "warning"]
-    drawings = [_picture("windows", "Both windows around nigrosome-1. R and L are the patient's.", windows_png)]
-    if sbr_png is not None:
-        caption = "DaT-SPECT with the volumes of interest. R and L are the patient's."
-        drawings.append(_picture("spect", caption, sbr_png))
+    drawing = _picture("windows", "Both windows around nigrosome-1. R and L are the patient's.", windows_png)
     numbers = []
     for side in Side:
         place = ", ".join(f"{v:.1f}" for v in centres_mm[side])
-        numbers.append(KeyNumber(f"nigrosome-1, {side.value}, RAS mm", place, f"confidence {confidence[side]:.2f}"))
+        numbers.append(KeyNumber(f"nigrosome-1, {side.value}, RAS mm", place, f"confidence {confidence:.2f}"))
     if sbr is not None:
         numbers += [KeyNumber(f"SBR from SPECT, {side.value}", f"{sbr[side]:.2f}", "") for side in Side]
     rows = "".join(f"<tr><th scope='row'>{escape(k)}</th><td>{escape(v)}</td></tr>" for k, v in found.items())
@@ -57,8 +54,8 @@ def visit_page(
         key_numbers=numbers,
         warnings=warnings,
         sections=[
-            Section("windows", "Where nigrosome-1 was looked for", drawings=tuple(drawings[:1])),
-            Section("sbr", "SBR", paragraphs=(sbr_promise,) if sbr_promise else (), drawings=tuple(drawings[1:])),
+            Section("windows", "Where nigrosome-1 was looked for", drawings=(drawing,)),
+            Section("sbr", "SBR", paragraphs=(sbr_statement,) if sbr_statement else ()),
             Section("flags", "Remarks", points=tuple(shown)),
             Section("scans", "Scans", tables=(table,)),
             Section("steps", "What was done", listings=(Listing("In order", "\n".join(steps)),) if steps else ()),

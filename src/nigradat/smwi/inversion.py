@@ -29,6 +29,12 @@ def field_direction(affine: npt.ArrayLike, b0_direction: npt.ArrayLike) -> npt.N
     return direction
 
 
+def dipole_field(chi_ppm: Float32, spacing_mm: npt.ArrayLike, direction: npt.ArrayLike) -> Float32:
+    """Field shift (ppm) that a susceptibility map (ppm) makes, ``(X, Y, Z)`` both; nothing lies outside the box."""
+    grid = FourierGrid.around(chi_ppm.shape, spacing_mm, PADDING_MM)
+    return grid.inverse(grid.forward(chi_ppm) * grid.dipole(direction))
+
+
 def tkd(
     field_ppm: Float32, mask: Mask, spacing_mm: npt.ArrayLike, direction: npt.ArrayLike, *, threshold: float = 0.15
 ) -> Float32:
@@ -66,6 +72,7 @@ def tv(
     *,
     lambda_ppm_mm: float = 2e-4,
     iterations: int = 15,
+    start: Float32 | None = None,
     progress: Progress | None = None,
 ) -> Float32:
     """The map with the least total variation that explains the field to within its noise.
@@ -82,6 +89,7 @@ def tv(
         direction: of the main field along the image's axes, ``(3,)``.
         lambda_ppm_mm: weight of the gradients (ppm/mm) against the squared misfit (ppm^2).
         iterations: of the minimisation.
+        start: a map to begin with, ``(X, Y, Z)``; default 0.
         progress: called with (iterations done, in all).
 
     Returns:
@@ -106,6 +114,9 @@ def tv(
     np.reciprocal(trust, out=trust)
 
     chi, predicted, rest = (np.zeros(grid.padded, dtype=np.float32) for _ in range(3))
+    if start is not None:
+        chi[inner] = start
+        predicted = grid.inverse(grid.forward(chi) * dipole, whole=True)
     cut_off = [np.zeros(grid.padded, dtype=np.float32) for _ in range(3)]
     step, push = np.empty(grid.padded, dtype=np.float32), np.empty(grid.padded, dtype=np.float32)
     for i in range(iterations):

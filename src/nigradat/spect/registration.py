@@ -304,6 +304,7 @@ def _method() -> Any:
     method.SetMetricSamplingStrategy(method.NONE)
     method.SetInterpolator(sitk.sitkLinear)
     method.SetNumberOfThreads(1)
+    method.SetNumberOfWorkUnits(1)
     return method
 
 

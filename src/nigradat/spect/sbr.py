@@ -17,6 +17,7 @@ the whole-brain reference; the volumes of interest are ours (:mod:`nigradat.spec
 from __future__ import annotations
 
 import os
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Final, Literal
 
@@ -33,6 +34,7 @@ from nigradat.spect.registration import Alignment, register
 from nigradat.spect.volumes_of_interest import REFERENCES, Atlas, Cover, Part, Reference, Region, cover, own_atlas
 from nigradat.volume import Source, Volume
 
+Float64 = npt.NDArray[np.float64]
 Method = Literal["voi-mean", "hottest", "southampton"]
 METHODS: Final[tuple[Method, ...]] = ("voi-mean", "hottest", "southampton")
 STRIATAL_VOLUME_ML: Final = 11.2
@@ -220,6 +222,7 @@ def measure_sbr(
         affine: see :func:`nigradat.io.nifti.read_volume`.
 
     Raises:
+        ConfigError: an atlas of which the recipe would use nothing.
         ImageError: no scan, no head in it, or a registration that fails its check.
         OrientationError: no usable orientation; a side is never guessed.
         FieldOfViewError: a region lies outside the scan.
@@ -230,28 +233,74 @@ def measure_sbr(
         >>> found["striatum"].right, found["striatum"].left, found.recipe.describe()            # doctest: +SKIP
     """
     chosen, regions = recipe or SbrRecipe(), atlas or own_atlas()
+    if atlas is not None and chosen.method != "voi-mean" and chosen.reference == "brain":
+        raise ConfigError(f"an atlas for {chosen.describe()}", "none: its regions are our own with any atlas")
     given = scan if isinstance(scan, Volume) else read_spect(scan, affine)
     if not np.isfinite(given.data).all():
         raise ImageError(f"{int((~np.isfinite(given.data)).sum())} voxels of the scan are no number", "finite counts")
     ordered = Volume(*to_patch_axes(given.data, given.affine), given.source)
     pose = alignment or register(ordered)
-    return _measure(ordered, chosen, regions, pose)
+    laid = lay_regions(chosen, regions, ordered.affine, ordered.data.shape, pose.scan_from_mni)
+    parts = laid.measure(ordered.data)
+    return SbrMeasurement(chosen, parts, laid.reference.volume_ml, regions.name, pose, given.source)
 
 
-def _measure(scan: Volume, recipe: SbrRecipe, atlas: Atlas, pose: Alignment) -> SbrMeasurement:
-    to_mni = np.linalg.inv(pose.scan_from_mni) @ scan.affine
+@dataclass(frozen=True, eq=False)
+class LaidRegions:
+    """A recipe's regions on one grid: laid once, they measure any scan on it.
+
+    Attributes:
+        recipe: what is measured in them.
+        reference: of the reference region.
+        covers: of each part, right and left.
+    """
+
+    recipe: SbrRecipe
+    reference: Cover
+    covers: Mapping[Part, tuple[Cover, Cover]]
+
+    def measure(self, data: npt.NDArray[np.floating[Any]]) -> tuple[PartSbr, ...]:
+        """SBR of each part in a scan of the grid's shape.
+
+        Raises:
+            ImageError: no counts in the reference.
+        """
+        usual = self.reference.mean(data)
+        if not usual > 0:
+            raise ImageError(f"a mean of {usual:.3g} in the {self.recipe.reference} reference", "counts above 0")
+        parts = []
+        for part, both in self.covers.items():
+            right, left = (_ratio(self.recipe, data, found, usual) / (self.recipe.recovery or 1.0) for found in both)
+            volumes = [self.recipe.hottest_ml or found.volume_ml for found in both]
+            parts.append(PartSbr(part, right, left, (volumes[0], volumes[1])))
+        return tuple(parts)
+
+
+def lay_regions(
+    recipe: SbrRecipe, atlas: Atlas, affine: Float64, shape: Sequence[int], scan_from_mni: Float64
+) -> LaidRegions:
+    """Lay a recipe's regions over a grid.
+
+    Args:
+        recipe, atlas: what to measure, and where.
+        affine: ``(4, 4)`` from voxel index to RAS+ mm of the scan.
+        shape: of its array.
+        scan_from_mni: ``(4, 4)``, how the head lies in it.
+
+    Raises:
+        FieldOfViewError: a region lies outside the scan.
+    """
+
+    def laid(region: Region) -> Cover:
+        box_ml = float(np.prod(region.box_mm[1] - region.box_mm[0])) / 1000
+        return cover(region, affine, shape, scan_from_mni, points=3 if box_ml < _FINE_BOX_ML else 1)
+
     assert recipe.reference is not None
-    reference = _lay(atlas.references[recipe.reference], to_mni, scan)
-    usual = reference.mean(scan.data)
-    if not usual > 0:
-        raise ImageError(f"a mean of {usual:.3g} in the {recipe.reference} reference", "counts above 0")
-    parts = []
-    for part in _measured_parts(recipe, atlas):
-        covers = [_lay(_where(recipe, atlas, part, side), to_mni, scan) for side in Side]
-        right, left = (_ratio(recipe, scan, found, usual) / (recipe.recovery or 1.0) for found in covers)
-        volumes = [recipe.hottest_ml or found.volume_ml for found in covers]
-        parts.append(PartSbr(part, right, left, (volumes[0], volumes[1])))
-    return SbrMeasurement(recipe, tuple(parts), reference.volume_ml, atlas.name, pose, scan.source)
+    covers = {
+        part: (laid(_where(recipe, atlas, part, Side.RIGHT)), laid(_where(recipe, atlas, part, Side.LEFT)))
+        for part in _measured_parts(recipe, atlas)
+    }
+    return LaidRegions(recipe, laid(atlas.references[recipe.reference]), covers)
 
 
 def regions_of(recipe: SbrRecipe, atlas: Atlas) -> tuple[tuple[Region, Side | None], ...]:
@@ -281,24 +330,19 @@ def _where(recipe: SbrRecipe, atlas: Atlas, part: Part, side: Side) -> Region:
     return (atlas.search if recipe.method == "hottest" else atlas.parts)[part, side]
 
 
-def _lay(region: Region, to_mni: npt.NDArray[np.float64], scan: Volume) -> Cover:
-    box_ml = float(np.prod(region.box_mm[1] - region.box_mm[0])) / 1000
-    return cover(region, to_mni, scan.data.shape, points=3 if box_ml < _FINE_BOX_ML else 1)
-
-
-def _ratio(recipe: SbrRecipe, scan: Volume, found: Cover, usual: float) -> float:
+def _ratio(recipe: SbrRecipe, data: npt.NDArray[np.floating[Any]], found: Cover, usual: float) -> float:
     if recipe.method == "southampton":
         assert recipe.striatal_volume_ml is not None
-        return (found.total(scan.data) / usual - found.volume_ml) / recipe.striatal_volume_ml
+        return (found.total(data) / usual - found.volume_ml) / recipe.striatal_volume_ml
     if recipe.method == "hottest":
         assert recipe.hottest_ml is not None
-        return _hottest_mean(scan, found, recipe.hottest_ml) / usual - 1.0
-    return found.mean(scan.data) / usual - 1.0
+        return _hottest_mean(data, found, recipe.hottest_ml) / usual - 1.0
+    return found.mean(data) / usual - 1.0
 
 
-def _hottest_mean(scan: Volume, found: Cover, volume_ml: float) -> float:
+def _hottest_mean(data: npt.NDArray[np.floating[Any]], found: Cover, volume_ml: float) -> float:
     """Mean of the hottest voxels that lie mostly in a region, the last of them in part so that the volume is exact."""
-    values = np.sort(scan.data[found.window][found.share >= 0.5].astype(np.float64))[::-1]
+    values = np.sort(data[found.window][found.share >= 0.5].astype(np.float64))[::-1]
     wanted = volume_ml / found.voxel_ml
     if wanted > values.size:
         raise ConfigError(

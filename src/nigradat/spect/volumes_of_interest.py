@@ -126,7 +126,7 @@ class Cover:
     Attributes:
         window: the part of the scan's array in which the region lies.
         share: of each voxel in the window, 0..1.
-        voxel_ml: volume of one voxel.
+        voxel_ml: volume of one voxel, in the scan's millilitres.
     """
 
     window: tuple[slice, slice, slice]
@@ -147,18 +147,22 @@ class Cover:
         return float(np.sum(self.share * data[self.window], dtype=np.float64)) * self.voxel_ml
 
 
-def cover(region: Region, index_to_mni: Float64, shape: Sequence[int], points: int = 3) -> Cover:
+def cover(
+    region: Region, affine: Float64, shape: Sequence[int], scan_from_mni: Float64 | None = None, points: int = 3
+) -> Cover:
     """Lay a region over a scan.
 
     Args:
         region: in MNI space.
-        index_to_mni: ``(4, 4)`` from voxel index to MNI, RAS+ mm.
+        affine: ``(4, 4)`` from voxel index to RAS+ mm of the scan; volumes are in its millilitres, not in those of MNI.
         shape: of the scan's array.
+        scan_from_mni: ``(4, 4)``, RAS+ mm of both; default the scan lies in MNI space itself.
         points: asked along each edge of a voxel.
 
     Raises:
         FieldOfViewError: more than a hundredth of the region lies outside the scan.
     """
+    index_to_mni = affine if scan_from_mni is None else np.linalg.inv(scan_from_mni) @ affine
     to_index = np.linalg.inv(index_to_mni)
     corners = np.array(list(product(*region.box_mm.T))) @ to_index[:3, :3].T + to_index[:3, 3]
     low = np.floor(corners.min(axis=0) + 0.5).astype(int)
@@ -180,7 +184,7 @@ def cover(region: Region, index_to_mni: Float64, shape: Sequence[int], points: i
             "Use a scan with a larger field of view, or another reference region",
         )
     window = tuple(slice(max(0, int(a)), max(0, int(a)) + n) for a, n in zip(low, kept.shape, strict=True))
-    voxel_ml = float(abs(np.linalg.det(index_to_mni[:3, :3]))) / 1000
+    voxel_ml = float(abs(np.linalg.det(affine[:3, :3]))) / 1000
     return Cover((window[0], window[1], window[2]), kept, voxel_ml)
 
 
