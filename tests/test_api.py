@@ -12,6 +12,7 @@ import nigradat
 import nigradat.cli
 
 FUNCTIONS = {
+    "average_maps": "run, cohort, *, layers=, subset=, limit=, progress=",
     "calibrate": "run, cohort, *, mode=, samples=, seed=, level=",
     "calibrate_folds": "run, folds, cohort, *, mode=, samples=, seed=, level=",
     "check": "inputs, model, *, right=, left=, affine=",
@@ -23,10 +24,12 @@ FUNCTIONS = {
     "allow_other_recipe=, progress=",
     "extract_pair": "volume, affine, right_mm, left_mm, participant_id=",
     "fit_quality": "model, cohort, *, alarm=, progress=",
+    "hirescam": "loaded, pair, layers=, sides=",
     "import_published": "folders, out, side=",
     "list_models": "",
     "load": "folder",
     "load_cohort": "folder",
+    "locate_nigrosomes": "volume, *, t1w=, atlas=, refined=, aligned=",
     "make_config": "recipe=, file=, changes=",
     "make_folds": "cohort, k, seed, *, validation=",
     "make_smwi": "gre, recipe=, *, mask=, say=",
@@ -46,6 +49,7 @@ FUNCTIONS = {
     "simulate": "out, *, patients, preset=, seed, workers=, progress=",
     "smwi_from_chi": "magnitude, chi, recipe=",
     "train": "cohort, out, config=, *, hardware=, split=, init=, report=",
+    "write_located": "out, volume, located, *, smwi_recipe=, title=",
     "write_smwi": "result, out, *, diamagnetic=",
 }
 CLASSES = {
@@ -56,7 +60,7 @@ CLASSES = {
     "SbrRecipe": "method=, reference=, striatal_volume_ml=, hottest_ml=, recovery=",
     "Side": None,
     "SmwiRecipe": "chi_th_ppm=, m=, combination=, inversion=, tv_lambda_ppm_mm=, tv_iterations=, tkd_threshold=, "
-    "sharp_radius_mm=, sharp_threshold=, reference=",
+    "sharp_radius_mm=, sharp_threshold=, rounds=, reference=",
     "Split": "train, stop, calibration, test, seed, scheme=",
 }
 

@@ -182,6 +182,7 @@ def prepared(make_cohort, tmp_path_factory) -> Path:
     split = Split(train=ids[:8], stop=ids[8:12], calibration=ids[12:32], test=ids[32:], seed=0, scheme="docs")
     config = nigradat.make_config(changes={"widths": (2, 2, 2, 2), "epochs": 1})
     nigradat.train(cohort, folder / "run", config, split=split)
+    nigradat.fit_quality(folder / "run", folder / "cohort")
     pair = cohort.pair(35)
     savemat(folder / "patient.mat", {f"{side.value}_patch": np.array(pair.patch(side)) for side in Side})
     scan = np.random.default_rng(0).uniform(1, 2, (120, 120, 60)).astype(np.float32)
@@ -234,8 +235,8 @@ def test_the_python_reference_names_every_public_name():
 
 
 def test_every_flag_of_a_prediction_is_explained():
-    source = (ROOT / "src" / "nigradat" / "uncertainty" / "predict.py").read_text(encoding="utf-8")
-    codes = set(re.findall(r'Flag\(\s*"([a-z-]+)"', source))
+    sources = [ROOT / "src" / "nigradat" / name for name in ("uncertainty/predict.py", "quality/abstain.py")]
+    codes = {code for s in sources for code in re.findall(r'Flag\(\s*"([a-z-]+)"', s.read_text(encoding="utf-8"))}
     page = (ROOT / "docs" / "how-to" / "one-patient.md").read_text(encoding="utf-8")
     assert codes == set(re.findall(r"^\| `([a-z-]+)` \|", page, re.MULTILINE))
 

@@ -22,11 +22,15 @@ if TYPE_CHECKING:
     from nigradat.evaluation.comparison import compare as compare
     from nigradat.evaluation.evaluate import evaluate as evaluate
     from nigradat.evaluation.spreads import compare_spreads as compare_spreads
+    from nigradat.explain.average import average_maps as average_maps
+    from nigradat.explain.hirescam import hirescam as hirescam
     from nigradat.io.gre import read_gre as read_gre
     from nigradat.io.gre import read_image as read_image
     from nigradat.io.gre import read_scan as read_scan
     from nigradat.io.pack import load_cohort as load_cohort
     from nigradat.io.pack import pack_cohort as pack_cohort
+    from nigradat.locate.locate import locate_nigrosomes as locate_nigrosomes
+    from nigradat.locate.locate import write_located as write_located
     from nigradat.models.published import import_published as import_published
     from nigradat.models.registry import create_model as create_model
     from nigradat.models.registry import list_models as list_models
@@ -64,6 +68,7 @@ _HOME = {
     "Side": "anatomy",
     "SmwiRecipe": "smwi.recipe",
     "Split": "training.split",
+    "average_maps": "explain.average",
     "calibrate": "uncertainty.calibration",
     "calibrate_folds": "uncertainty.cross_validation",
     "check": "quality.check",
@@ -73,10 +78,12 @@ _HOME = {
     "evaluate": "evaluation.evaluate",
     "extract_pair": "pair",
     "fit_quality": "quality.reference",
+    "hirescam": "explain.hirescam",
     "import_published": "models.published",
     "list_models": "models.registry",
     "load": "models.weights",
     "load_cohort": "io.pack",
+    "locate_nigrosomes": "locate.locate",
     "make_config": "training.config",
     "make_folds": "training.split",
     "make_smwi": "smwi.chain",
@@ -92,6 +99,7 @@ _HOME = {
     "simulate": "phantom.cohort",
     "smwi_from_chi": "smwi.chain",
     "train": "training.fit",
+    "write_located": "locate.locate",
     "write_smwi": "smwi.output",
 }
 

@@ -20,8 +20,7 @@ class Source:
     """Where an image came from; nothing in it names a patient.
 
     Attributes:
-        files: names of the files, relative to what the user gave; for DICOM the series instance UID's SHA-256 prefix
-            stands in for the names, which often carry a patient's.
+        files: a token (SHA-256 prefix) for each file or series that was read: names and UIDs often carry a patient's.
         kind: ``dicom-classic``, ``dicom-enhanced``, ``nifti``, ``bids`` or ``made`` (by a step of this package).
         attributes: the few technical attributes that travel (manufacturer, field strength, echo times, ...).
         steps: what was done to the voxels since, in order, in words.

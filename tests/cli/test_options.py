@@ -23,8 +23,8 @@ import nigradat.evaluation.quality_tables
 import nigradat.explain.embedding_report
 import nigradat.explain.faithfulness_report
 import nigradat.explain.figures
-import nigradat.explain.shap
 import nigradat.explain.probe_report
+import nigradat.explain.shap
 import nigradat.report.sbr_sheet
 import nigradat.report.spreads_page
 import nigradat.report.study_page
@@ -33,12 +33,14 @@ import nigradat.study.sweep
 import nigradat.study.timing
 import nigradat.uncertainty.cross_validation  # noqa: F401
 from nigradat.anatomy import Side
+from nigradat.bids.visit import VisitRecord
 from nigradat.cli.app import app
 from nigradat.evaluation.table import Cell, Column, Row, Table
 from nigradat.explain.attribution import Attribution
 from nigradat.io.inputs import PatchSample
 from nigradat.io.nifti import write_volume
 from nigradat.io.series import ScanImage, ScanSeries
+from nigradat.locate.locate import Located
 from nigradat.models.weights import load_model, read_card
 from nigradat.pair import Flag, NigralPair, PatientPrediction, SidePrediction
 from nigradat.quality.check import PairQuality
@@ -237,6 +239,18 @@ CASES: dict[str, tuple[list[str], dict[str, Any]]] = {
         },
     ),
     "import-published": (["net", "OUT"], {"--side": "right", "--json": None}),
+    "locate": (
+        ["scan", "OUT"],
+        {
+            "--t1w": "t1w.nii",
+            "--centres": "centres.tsv",
+            "--atlas": "IMAGE",
+            "--no-refine": None,
+            "--series": "3",
+            "--affine": "sform",
+            "--json": None,
+        },
+    ),
     "inspect": (["scan"], {"--affine": "sform", "--json": None}),
     "smwi": (
         ["scan", "OUT"],
@@ -396,6 +410,13 @@ def calls(monkeypatch: pytest.MonkeyPatch, small_cohort, small_run) -> Iterator[
     loaded = load_model(small_run)
     note("io.gre.read_scan", lambda *_, **__: (ScanSeries("1", "nifti", (ScanImage("image"),)),))
     note("io.gre.read_gre", lambda *_, **__: gre)
+    note("io.gre.read_image", lambda *_, **__: image)
+    located = Located(np.ones(3), np.zeros(3), 0.9, flags=(), method="method")
+    note("locate.atlas.read_atlas", lambda *_, **__: None)
+    note("locate.centres.read_centres", lambda *_: {})
+    note("locate.locate.given", lambda *_: located)
+    note("locate.locate.locate_nigrosomes", lambda *_, **__: located)
+    note("locate.locate.write_located", lambda out, *_, **__: Path(out))
     note("smwi.chain.make_smwi", lambda *_, **__: smwi_as_given(image))
     note("smwi.chain.smwi_from_chi", lambda *_: smwi_as_given(image))
     note("smwi.output.write_smwi", lambda _, out, **__: Path(out))
@@ -453,7 +474,7 @@ def calls(monkeypatch: pytest.MonkeyPatch, small_cohort, small_run) -> Iterator[
     note("explain.faithfulness.faithfulness", lambda *_, **__: None)
     note("explain.faithfulness_report.faithfulness_table", lambda *_: table)
     note("explain.faithfulness_report.faithfulness_figure", lambda *_: None)
-    record = SimpleNamespace(name="sub-01", flags=("a remark",), error="")
+    record = VisitRecord("sub-01", flags=("a remark",))
     outcome = SimpleNamespace(records=(record,), fresh=1, failed=())
     note("bids.app.run_participants", lambda *_, **__: outcome)
     note("bids.app.run_group", lambda *_, **__: small_cohort)

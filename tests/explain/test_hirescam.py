@@ -218,6 +218,13 @@ def test_a_side_without_an_answer_has_no_map(patches, pair):
     assert hirescam(loaded, pair, sides=[Side.RIGHT]) == []
 
 
+@pytest.mark.parametrize(("layer", "same_as"), [("net.layer4.1.act", "net.layer4"), ("net.layer4.1", "net.layer4")])
+def test_an_activation_used_twice_stands_for_its_blocks_output(layer, same_as, patches):
+    loaded = model(tower="resnet18", widths=(8, 8, 8, 8))
+    (found,), (expected,) = (attributions(loaded, patches[:1], [name]).values() for name in (layer, same_as))
+    np.testing.assert_allclose(found.values, expected.values, atol=1e-6)
+
+
 # -- Gradient maps ------------------------------------------------------------------------------------------------
 
 

@@ -82,7 +82,8 @@ def test_only_what_differs_from_the_background_is_in_the_map(method, changes):
     loaded = make(double=method == "deepshap", **changes)
     for m in shap_attributions(loaded, pair, other[None], method=method, draws=3):
         found = {tuple(map(int, place)) for place in np.argwhere(np.abs(m.values) > 1e-4 * np.abs(m.values).max())}
-        assert found == set(places[m.side])
+        assert found
+        assert found <= set(places[m.side])
 
 
 def test_where_the_net_is_linear_both_methods_are_the_gradient():

@@ -76,6 +76,39 @@ def test_every_column_arrives(folder):
     assert second.line == 3
 
 
+def test_a_spect_stands_in_for_labels(folder):
+    (folder / "spect.dcm").touch()
+    unlabelled = {"sbr_right": "n/a", "sbr_left": "n/a"}
+    rows = read_manifest(write(folder, [line(1, **unlabelled, spect="spect.dcm"), line(2)]))
+    assert [row.spect for row in rows] == [folder / "spect.dcm", None]
+    assert [row.participant.has_sbr for row in rows] == [False, True]
+    lines = [
+        line(1, **unlabelled, spect="gone.dcm"),
+        line(2, **unlabelled, spect="n/a"),
+        line(3, spect="spect.dcm"),
+        line(4, spect="spect.dcm"),
+        line(3, right="s5_right.nii.gz", left="s5_left.nii.gz", session_id="ses-2", spect="spect.dcm"),
+        line(6, spect=""),
+    ]
+    assert faults(write(folder, lines, columns=[*NEEDED, "session_id", "spect"])) == (
+        "line 2: spect 'gone.dcm' does not exist",
+        "line 3: no SBR: both sides are n/a, but labels are needed here",
+        "line 5: the SPECT spect.dcm is already that of line 4, of another patient",
+        "line 7: spect is empty (write n/a for what is missing)",
+    )
+    bare = [{k: v for k, v in line(1, spect="spect.dcm").items() if not k.startswith("sbr")}]
+    assert read_manifest(write(folder, bare))[0].spect == folder / "spect.dcm"
+
+
+def test_a_table_from_before_the_later_columns_is_whole(tmp_path):
+    plain = Participant("sub-1", sbr_right=1.0, sbr_left=1.0)
+    told = dataclasses.replace(plain, spect_reconstruction="OSEM", sbr_method="southampton")
+    for participant, there in ((plain, False), (told, True)):
+        write_participants(tmp_path / "p.tsv", [participant])
+        assert ("sbr_method" in (tmp_path / "p.tsv").read_text()) is there
+        assert read_participants(tmp_path / "p.tsv") == (participant,)
+
+
 def test_labels_are_needed_only_where_asked(folder):
     path = write(folder, [{k: v for k, v in line(1).items() if not k.startswith("sbr")}])
     assert faults(path) == ("line 1: the column 'sbr_right' is missing", "line 1: the column 'sbr_left' is missing")

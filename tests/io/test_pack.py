@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import dataclasses
 import hashlib
 import json
 import shutil
@@ -14,7 +15,7 @@ import pytest
 from scipy.io import savemat
 
 from nigradat.anatomy import PATCH_SHAPE, Side, nominal_affine
-from nigradat.errors import CohortError, ManifestError, OutputError
+from nigradat.errors import CohortError, ImageError, ManifestError, OutputError
 from nigradat.io.manifest import Participant, write_participants
 from nigradat.io.nifti import write_volume
 from nigradat.io.pack import CohortWriter, load_cohort, pack_cohort, verify
@@ -335,6 +336,32 @@ def test_labels_of_several_origins_need_a_word(tmp_path, column, other):
     cohort = pack_cohort(path, tmp_path / "out", allow_mixed=True)
     assert sorted(cohort.sbr_scale[column]) == sorted([SCALE[column], other])
     assert cohort.provenance["allow_mixed"] is True
+
+
+def test_labels_can_come_from_a_scan(tmp_path):
+    unlabelled = {"sbr_right": "n/a", "sbr_left": "n/a", **dict.fromkeys(SCALE, "n/a")}
+    for i in (1, 2):
+        (tmp_path / f"spect{i}.dcm").write_text(str(i))
+    path = write_manifest(tmp_path, [row(tmp_path, i, **unlabelled, spect=f"spect{i}.dcm") for i in (1, 2)])
+    faults = packing_faults(path)
+    assert len(faults) == 2
+    assert all("nothing was given that measures them" in fault for fault in faults)
+
+    def label(visit, scan):
+        value = float(scan.read_text())
+        return dataclasses.replace(visit, sbr_right=value, sbr_left=value / 2, sbr_method="here")
+
+    cohort = pack_cohort(path, tmp_path / "out", label=label)
+    assert cohort.sbr.tolist() == [[1.0, 0.5], [2.0, 1.0]]
+    assert cohort.sbr_scale["sbr_method"] == ["here"]
+
+    def fail(visit, scan):
+        raise ImageError(f"{scan.name} is dark")
+
+    assert packing_faults(path, label=fail) == ("line 2: spect1.dcm is dark.", "line 3: spect2.dcm is dark.")
+    mixed = [row(tmp_path, 1, spect="spect1.dcm", **unlabelled), row(tmp_path, 2, spect="spect2.dcm")]
+    told = packing_faults(write_manifest(tmp_path, mixed), label=label)
+    assert any(fault.startswith("sbr_method is mixed: here (1), n/a (1)") for fault in told)
 
 
 def test_the_same_voxels_in_two_visits_are_refused(tmp_path):

@@ -16,7 +16,10 @@ from nigradat.locate.centres import read_centres, write_centres
 
 RIGHT, LEFT = np.array([11.5, -22.25, -13.0]), np.array([-10.75, -22.0, -12.5])
 AFFINE = np.array([[0.0, -0.5, 0, 30], [0.5, 0, 0, -40], [0, 0, 1.0, -30], [0, 0, 0, 1]])
-FCSV_HEAD = "# Markups fiducial file version = 4.11\n# CoordinateSystem = {}\n# columns = id,x,y,z,ow,ox,oy,oz,vis,sel,lock,label,desc,associatedNodeID\n"
+FCSV_HEAD = (
+    "# Markups fiducial file version = 4.11\n# CoordinateSystem = {}\n"
+    "# columns = id,x,y,z,ow,ox,oy,oz,vis,sel,lock,label,desc,associatedNodeID\n"
+)
 
 
 def lps(point):

@@ -14,7 +14,7 @@ from nigradat.errors import FieldOfViewError, ImageError, LateralityError, Outpu
 from nigradat.io.nifti import read_volume, write_volume
 from nigradat.io.pairs import find_pairs, read_pair
 from nigradat.locate.centres import read_centres
-from nigradat.locate.locate import given, locate, pair_at, write_located
+from nigradat.locate.locate import given, locate_nigrosomes, pair_at, write_located
 from nigradat.locate.registration import Alignment
 from nigradat.volume import Source, Volume
 
@@ -32,7 +32,7 @@ def lopsided():
 
 
 def test_both_centres_are_found(lopsided):
-    found = locate(lopsided, aligned=MNI)
+    found = locate_nigrosomes(lopsided, aligned=MNI)
     for side, truth in true_centres().items():
         assert np.linalg.norm(found.centres[side] - truth) < 0.6
     assert found.confidence > 0.8
@@ -40,37 +40,49 @@ def test_both_centres_are_found(lopsided):
     assert "refined" in found.method
 
 
+@pytest.fixture(scope="module")
+def reference(lopsided):
+    return {refined: locate_nigrosomes(lopsided, aligned=MNI, refined=refined) for refined in (True, False)}
+
+
 @pytest.mark.parametrize("order", ORDERS, ids=lambda o: "".join(f"{int(a)}{'+-'[int(f < 0)]}" for a, f in o))
-def test_no_storage_order_exchanges_the_sides(lopsided, order):
-    one = locate(lopsided, aligned=MNI)
+def test_no_storage_order_exchanges_the_sides(lopsided, reference, order):
+    one = reference[False]
     scan = stored(lopsided, order)
-    other = locate(scan, aligned=MNI)
+    other = locate_nigrosomes(scan, aligned=MNI, refined=False)
+    assert other.flags == one.flags
     for side in Side:
         np.testing.assert_allclose(other.centres[side], one.centres[side], atol=1e-6)
     pair = pair_at(scan, other)
-    reference = pair_at(lopsided, one)
-    np.testing.assert_array_equal(pair.patches, reference.patches)
+    np.testing.assert_array_equal(pair.patches, pair_at(lopsided, one).patches)
     assert (pair.patch(Side.LEFT) == 3000).any()
     assert not (pair.patch(Side.RIGHT) == 3000).any()
 
 
+@pytest.mark.parametrize("order", ORDERS[1::11], ids=lambda o: "".join(f"{int(a)}{'+-'[int(f < 0)]}" for a, f in o))
+def test_no_storage_order_changes_the_refinement(lopsided, reference, order):
+    other = locate_nigrosomes(stored(lopsided, order), aligned=MNI)
+    for side in Side:
+        np.testing.assert_allclose(other.centres[side], reference[True].centres[side], atol=1e-6)
+
+
 def test_an_image_without_dark_nigra_keeps_the_registration_and_says_so(lopsided):
     bright = Volume(4000 - lopsided.data, lopsided.affine)
-    found = locate(bright, aligned=MNI)
+    found = locate_nigrosomes(bright, aligned=MNI)
     assert "no-dark-nigra" in {flag.code for flag in found.flags}
     np.testing.assert_allclose(found.right_mm, true_centres()[Side.RIGHT], atol=1e-6)
-    kept = locate(bright, aligned=MNI, refined=False)
+    kept = locate_nigrosomes(bright, aligned=MNI, refined=False)
     np.testing.assert_allclose(kept.right_mm, found.right_mm)
     assert "no-dark-nigra" not in {flag.code for flag in kept.flags}
 
 
 def test_neither_template_nor_nigra_recognised_is_an_error(lopsided):
     with pytest.raises(ImageError, match="no midbrain was recognised"):
-        locate(Volume(4000 - lopsided.data, lopsided.affine), aligned=Alignment(np.eye(4), agreement=0.02))
+        locate_nigrosomes(Volume(4000 - lopsided.data, lopsided.affine), aligned=Alignment(np.eye(4), agreement=0.02))
 
 
 def test_a_folder_that_predict_takes(lopsided, tmp_path):
-    found = locate(lopsided, aligned=MNI)
+    found = locate_nigrosomes(lopsided, aligned=MNI)
     recipe = {"chi_th_ppm": 1.0, "m": 4.0}
     out = write_located(tmp_path / "sub-01", lopsided, found, smwi_recipe=recipe)
     assert sorted(p.name for p in out.iterdir()) == [
@@ -94,7 +106,7 @@ def test_a_folder_that_predict_takes(lopsided, tmp_path):
 
 def test_the_patch_affine_leads_back_into_the_scan(lopsided, tmp_path):
     """Every voxel of a patch has the value that the scan has at the place its affine says."""
-    out = write_located(tmp_path / "x", lopsided, locate(lopsided, aligned=MNI))
+    out = write_located(tmp_path / "x", lopsided, locate_nigrosomes(lopsided, aligned=MNI))
     patch, affine = read_volume(out / "right.nii.gz")
     index = np.array([[0, 0, 0], [49, 0, 19], [10, 40, 7]])
     places = index @ affine[:3, :3].T + affine[:3, 3]
@@ -144,7 +156,7 @@ def test_the_command_with_given_centres_and_predict_on_its_folder(on_disk, small
     [
         (["--centres", "none.tsv"], "cannot be read"),
         (["--centres", "centres.tsv", "--no-refine"], "together with --centres"),
-        (["--atlas-names", "x.json"], "--atlas-names without --atlas"),
+        (["--atlas", "none.nii"], "none.nii"),
         (["--affine", "both"], "--affine both"),
     ],
 )

@@ -103,9 +103,9 @@ def test_a_slab_of_the_template_is_put_back_in_its_place():
 def test_what_is_no_head_is_refused():
     with pytest.raises(ImageError, match="without contrast"):
         register(Volume(np.ones((20, 20, 20)), np.eye(4)))
+    spots = np.zeros((40, 40, 40))
+    spots[::13, ::13, ::13] = 1
     with pytest.raises(ImageError, match="above the background"):
-        spots = np.zeros((40, 40, 40))
-        spots[::13, ::13, ::13] = 1
         register(Volume(spots, np.eye(4)))
 
 

@@ -79,6 +79,17 @@ def test_the_local_field(head, made):
     assert made.field.data[known].std() < 0.05 * background[known].std()
 
 
+def test_further_rounds_give_back_what_background_removal_took(head, made):
+    known = made.mask.data > 0
+    once = make_smwi(head.gre, SmwiRecipe(rounds=1))
+
+    def loss(result):
+        return 1 - np.polyfit(head.local_field[known], result.field.data[known], 1)[0]
+
+    assert 0.02 < loss(once)
+    assert abs(loss(made)) < loss(once) / 2
+
+
 def test_all_parts_lie_on_the_grid_of_the_scan_and_say_how_they_were_made(head, made):
     for part in (made.smwi, made.diamagnetic, made.chi, made.field, made.mask):
         assert part.data.shape == head.gre.magnitude.shape[1:]

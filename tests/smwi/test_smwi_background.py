@@ -7,10 +7,15 @@ import pytest
 from forward_model import AIR_PPM, ellipsoid, field_of_map, grid_mm, sphere_field, sphere_map
 
 from nigradat.errors import ImageError
-from nigradat.smwi.background import radii_mm, v_sharp
+from nigradat.smwi.background import VSharp, radii_mm
 
 SHAPE, SPACING = (64, 68, 40), (1.5, 1.5, 2.0)
 MASK = ellipsoid(SHAPE, SPACING, (0, 0, 0), (42, 45, 80), 1) > 0
+
+
+def v_sharp(field, mask, spacing):
+    sharp = VSharp.within(mask, spacing)
+    return sharp.local(field), sharp.known
 
 
 def outside_fields():

@@ -9,7 +9,6 @@ import numpy as np
 import pytest
 from nibabel import orientations
 
-from nigradat.anatomy import Side
 from nigradat.errors import CohortError, ConfigError, FieldOfViewError, ImageError, OrientationError
 from nigradat.io.manifest import Participant
 from nigradat.io.nifti import write_volume
@@ -114,9 +113,7 @@ def test_no_storage_order_changes_a_number(lopsided, aligned):
         assert values(measure_sbr(stored_as(scan, codes), alignment=aligned)) == values(first), codes
 
 
-@pytest.mark.parametrize(
-    "codes", ["ILA", *(pytest.param(codes, marks=MORE) for codes in ALL_ORDERS if codes != "ILA")]
-)
+@pytest.mark.parametrize("codes", ["ILA", *(pytest.param(codes, marks=MORE) for codes in ALL_ORDERS if codes != "ILA")])
 def test_the_registration_does_not_depend_on_the_order_either(lopsided, aligned, codes):
     scan = lopsided.draw(1)
     found = measure_sbr(stored_as(scan, codes))
@@ -225,7 +222,11 @@ def test_what_each_method_measures(lopsided, aligned):
     assert (whole.label.right, whole.label.left) == (part.right, part.left)
     names = [region.name for region, _ in regions_of(SbrRecipe(), own_atlas())]
     assert names == [
-        *(f"{side} {part}" for side in ("right", "left") for part in ("caudate", "anterior putamen", "posterior putamen")),
+        *(
+            f"{side} {part}"
+            for side in ("right", "left")
+            for part in ("caudate", "anterior putamen", "posterior putamen")
+        ),
         "occipital reference",
     ]
 

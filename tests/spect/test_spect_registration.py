@@ -121,7 +121,7 @@ def test_striata_that_do_not_stand_out_are_remarked():
     assert found.striata[0].peak_mm is not None
     assert found.striata[1].peak_mm is None
     assert found.notes == (
-        "No uptake stands out on the left: whether the regions lie right could be checked by the brain only.",
+        "No uptake stands out on the left: the place of the regions is checked by the brain's outline only.",
     )
 
 

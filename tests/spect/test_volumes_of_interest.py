@@ -102,7 +102,13 @@ def test_references_lie_in_the_brain_and_away_from_both_striata():
 def test_no_part_of_a_region_is_outside_its_box():
     atlas = own_atlas()
     points = np.random.default_rng(2).uniform((-90, -120, -80), (90, 90, 90), (60_000, 3))
-    regions = [*atlas.parts.values(), *atlas.search.values(), *atlas.references.values(), *atlas.generous, whole_brain()]
+    regions = [
+        *atlas.parts.values(),
+        *atlas.search.values(),
+        *atlas.references.values(),
+        *atlas.generous,
+        whole_brain(),
+    ]
     for region in regions:
         inside = points[region.contains(points)]
         low, high = region.box_mm
@@ -111,9 +117,9 @@ def test_no_part_of_a_region_is_outside_its_box():
 
 def test_a_region_that_is_cut_is_refused():
     affine, (nx, ny, nz) = HEAD
+    shifted = affine.copy()
+    shifted[1, 3] = -76
     with pytest.raises(FieldOfViewError, match=r"\d+ % of the occipital reference lies outside"):
-        shifted = affine.copy()
-        shifted[1, 3] = -76
         cover(own_atlas().references["occipital"], shifted, (nx, ny, nz))
     with pytest.raises(FieldOfViewError, match="100 % of the right caudate"):
         cover(own_atlas().parts["caudate", Side.RIGHT], grid(3.0, (200, 200, 200)), (9, 9, 9))
@@ -162,7 +168,9 @@ def test_a_label_image_gives_the_parts_it_holds(write_atlas):
 
 
 def test_parts_that_an_atlas_lacks_are_left_out(write_atlas):
-    names = {f"{part}_putamen_{side}": f"putamen_{side}" for part in ("anterior", "posterior") for side in ("right", "left")}
+    names = {
+        f"{part}_putamen_{side}": f"putamen_{side}" for part in ("anterior", "posterior") for side in ("right", "left")
+    }
     atlas = read_atlas(write_atlas(names | {"occipital": "cuneus"}))
     assert atlas.part_names() == ("striatum", "caudate", "putamen")
     assert atlas.references["occipital"] is own_atlas().references["occipital"]
@@ -180,7 +188,7 @@ def test_an_unusable_atlas_is_refused(write_atlas, tmp_path):
         read_atlas(path)
     for content in ("index\tname\nx\tcaudate_right\n", "a,b\n1,2\n", ""):
         table.write_text(content)
-        with pytest.raises(ImageError, match="index and name|no caudate"):
+        with pytest.raises(ImageError, match=r"index and name|no caudate"):
             read_atlas(path)
     table.unlink()
     with pytest.raises(ImageError, match="columns index and name"):

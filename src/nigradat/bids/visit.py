@@ -17,7 +17,7 @@ from nigradat.io.gre import read_gre, read_image
 from nigradat.io.manifest import Participant
 from nigradat.locate.centres import read_centres
 from nigradat.locate.figures import locate_png
-from nigradat.locate.locate import Located, given, locate, pair_at
+from nigradat.locate.locate import Located, given, locate_nigrosomes, pair_at
 from nigradat.report.visit_page import failed_page, visit_page
 from nigradat.smwi.chain import SmwiResult, make_smwi, smwi_as_given
 from nigradat.smwi.recipe import SIDECAR_KEY, SmwiRecipe, recipe_beside
@@ -95,7 +95,7 @@ def process_visit(raw: Path, out: Path, visit: Visit, settings: Settings) -> Vis
     if visit.centres is not None:
         located = given(volume, read_centres(visit.centres, volume.affine), "a file of the data set")
     else:
-        located = locate(volume, t1w=t1w)
+        located = locate_nigrosomes(volume, t1w=t1w)
     recipe = dict(made.recipe) or None
     pair = pair_at(volume, located, visit.participant_id, recipe)
     sbr = _measure(visit, settings)

@@ -22,6 +22,7 @@ from nigradat.cli import (
     import_published,
     inspect,
     intervals,
+    locate,
     mis_centring,
     predict,
     sbr,
@@ -82,6 +83,7 @@ for _verb in (
     features,
     inspect,
     smwi,
+    locate,
     sbr,
     bids,
 ):

@@ -61,8 +61,9 @@ def run(
             progress=progress,
         )
     write_features(out, found)
+    table, data = neighbour_table(found), summary(found)
     if as_json:
-        print_json({"folder": out, **summary(found)})
+        print_json({"folder": out, **data})
     else:
-        print_values(neighbour_table(found))
+        print_values(table)
         print(f"Coordinates, table and figures: {out}")

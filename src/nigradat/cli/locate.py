@@ -28,11 +28,7 @@ def run(
         ),
     ] = None,
     atlas: Annotated[
-        Path | None, typer.Option("--atlas", help="Another atlas in MNI152 space (NIfTI); default our parametric one.")
-    ] = None,
-    atlas_names: Annotated[
-        Path | None,
-        typer.Option("--atlas-names", help="Names of its structures (.json or .tsv); default beside it, same name."),
+        Path | None, typer.Option("--atlas", help="Another atlas in MNI152 space: NIfTI with the names of its structures beside it (.json, .tsv).")
     ] = None,
     no_refine: Annotated[
         bool,
@@ -59,12 +55,10 @@ def run(
     from nigradat.smwi.recipe import recipe_beside
 
     choice = check_affine_choice(affine)
-    automatic = {"--t1w": t1w, "--atlas": atlas, "--atlas-names": atlas_names, "--no-refine": no_refine or None}
+    automatic = {"--t1w": t1w, "--atlas": atlas, "--no-refine": no_refine or None}
     idle = [option for option, value in automatic.items() if value is not None]
     if centres is not None and idle:
         raise ConfigError(f"{' and '.join(idle)} together with --centres", "one or the other: given centres are kept")
-    if atlas_names is not None and atlas is None:
-        raise ConfigError("--atlas-names without --atlas", "both, or neither")
     require_extra("report", "matplotlib")
     if centres is None:
         require_extra("locate", "SimpleITK", "nilearn")
@@ -73,10 +67,10 @@ def run(
     if centres is not None:
         found = locating.given(volume, points.read_centres(centres, volume.affine, choice), centres.name)
     else:
-        found = locating.locate(
+        found = locating.locate_nigrosomes(
             volume,
             t1w=None if t1w is None else read_image(t1w, affine=choice),
-            atlas=None if atlas is None else atlases.read_atlas(atlas, atlas_names, choice),
+            atlas=None if atlas is None else atlases.read_atlas(atlas, affine=choice),
             refined=not no_refine,
         )
     recipe = recipe_beside(image)

@@ -24,7 +24,7 @@ def run(
     ] = "voi-mean",
     reference: Annotated[
         str | None,
-        typer.Option("--reference", help="occipital or brain; default brain for southampton, occipital for the others."),
+        typer.Option("--reference", help="occipital or brain; default brain for southampton, else occipital."),
     ] = None,
     striatal_volume_ml: Annotated[
         float | None, typer.Option("--striatal-volume-ml", help="Of one striatum, for southampton; default 11.2.")
@@ -34,7 +34,7 @@ def run(
     ] = None,
     recovery: Annotated[
         float | None,
-        typer.Option("--recovery", help="Divide by this coefficient: a factor between scales, no patient's correction."),
+        typer.Option("--recovery", help="Divide by this: a factor between scales, no correction of this patient."),
     ] = None,
     atlas: Annotated[
         Path | None,

@@ -94,9 +94,9 @@ def evaluate(
         >>> print(nigradat.evaluate("run", "cohort").summary())                                 # doctest: +SKIP
     """
     loaded, data = load_model(run), _open(cohort)
-    split = _own_split(loaded, data)
+    split = own_split(loaded, data)
     tested, rows = _select(loaded, data, split, subset)
-    _check_scale(loaded, data, allow_other_scale)
+    check_scale(loaded, data, allow_other_scale)
     _check_recipe(loaded, data, allow_other_recipe)
     subjects = _subjects(data, rows)
     how = Resampling(resamples, seed)
@@ -155,7 +155,7 @@ def _open(cohort: PackedCohort | str | os.PathLike[str]) -> PackedCohort:
     return cohort if isinstance(cohort, PackedCohort) else load_cohort(cohort)
 
 
-def _own_split(loaded: LoadedModel, data: PackedCohort) -> Split | None:
+def own_split(loaded: LoadedModel, data: PackedCohort) -> Split | None:
     """The run's split where ``data`` is the cohort that it was trained on.
 
     Raises:
@@ -181,7 +181,7 @@ def _home(
     if trained_on is None:
         return None, None
     home = _open(trained_on)
-    split = _own_split(loaded, home)
+    split = own_split(loaded, home)
     if split is None:
         raise CohortError(f"{home.folder} did not train this model", "the cohort of the training run as trained_on")
     return home, split
@@ -213,7 +213,7 @@ def _select(loaded: LoadedModel, data: PackedCohort, split: Split | None, subset
     return TestedOn(data.folder.name, data.sha256, data.provenance, split is not None, part, seen), rows
 
 
-def _check_scale(loaded: LoadedModel, data: PackedCohort, allowed: bool) -> None:
+def check_scale(loaded: LoadedModel, data: PackedCohort, allowed: bool) -> None:
     """Refuse labels that are not on the model's scale, or not known to be.
 
     Raises:

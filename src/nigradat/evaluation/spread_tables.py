@@ -9,7 +9,7 @@ import numpy as np
 
 from nigradat.anatomy import Side
 from nigradat.evaluation import published
-from nigradat.evaluation.groups import FEWEST, GroupCoverage, worst_gap
+from nigradat.evaluation.groups import FEWEST, GroupCoverage, WorstGap, worst_gap
 from nigradat.evaluation.judging import Judged
 from nigradat.evaluation.result import Coverage, Estimates
 from nigradat.evaluation.scoring import CENTRAL
@@ -334,7 +334,7 @@ def gap_table(comparison: SpreadComparison) -> Table:
         worst = worst_gap(judged.groups, comparison.settings.level, comparison.settings.confidence)
         if worst is not None:
             c = worst.coverage
-            where = f"{worst.grouping} {worst.category}, {worst.side.value}"
+            where = f"{_group_label(worst)}, {worst.side.value}"
             cells = (Cell(where), Cell(str(c.patients)), _share(c), Cell(worst.gap, signed=True))
             rows.append(Row(judged.title, (*cells, Cell(str(worst.looked_at))), _kind(judged)))
     return _table(
@@ -350,7 +350,7 @@ def gap_table(comparison: SpreadComparison) -> Table:
     )
 
 
-def _group_label(group: GroupCoverage) -> str:
+def _group_label(group: GroupCoverage | WorstGap) -> str:
     return "all" if group.grouping == "all" else f"{group.grouping}: {group.category}"
 
 

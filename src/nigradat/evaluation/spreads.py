@@ -26,8 +26,8 @@ from typing import Any, Final
 import numpy as np
 
 from nigradat.errors import CohortError, ConfigError
-from nigradat.evaluation.evaluate import _check_scale as check_scale
-from nigradat.evaluation.evaluate import _own_split as own_split
+from nigradat.evaluation.evaluate import check_scale as check_scale
+from nigradat.evaluation.evaluate import own_split as own_split
 from nigradat.evaluation.groups import Grouping, groupings, phantom_conditions
 from nigradat.evaluation.judging import Judge, Judged, Kind, Patients, SpreadModel, SpreadSettings
 from nigradat.evaluation.result import Rows, Subjects

@@ -22,7 +22,7 @@ from nigradat.anatomy import PATCH_SHAPE, Side
 from nigradat.errors import CohortError, ConfigError, MissingExtraError
 from nigradat.evaluation.weighted import moment_errors, patient_weights
 from nigradat.explain.average import SUBSETS, TEST, chosen_rows
-from nigradat.explain.shap import evaluating
+from nigradat.explain.hirescam import at_rest
 from nigradat.io.manifest import Participant
 from nigradat.io.pack import PackedCohort, load_cohort
 from nigradat.metrics.cases import PerSide
@@ -216,7 +216,8 @@ def tower_features(loaded: LoadedModel, patches: Iterable[npt.NDArray[np.float32
         ConfigError: pairs of another shape, or none.
     """
     stream, out = iter(patches), []
-    with evaluating(loaded.model) as (device, dtype), torch.inference_mode():
+    dtype = next(loaded.model.parameters()).dtype
+    with at_rest(loaded.model) as device, torch.inference_mode():
         while block := list(islice(stream, chunk)):
             if block[0].shape != (2, *PATCH_SHAPE):
                 raise ConfigError(f"a pair of shape {block[0].shape}", f"{(2, *PATCH_SHAPE)}, right first")
@@ -433,7 +434,8 @@ def _map(
     perplexity: float,
     seed: int,
 ) -> FeatureMap:
-    with evaluating(model.model) as (device, dtype), torch.inference_mode():
+    dtype = next(model.model.parameters()).dtype
+    with at_rest(model.model) as device, torch.inference_mode():
         heads = model.model.heads(torch.from_numpy(features).to(device, dtype))
         predicted = heads.double().cpu().numpy() * model.spec.sbr_max
     joint = model.spec.sharing == "shared"

@@ -248,7 +248,14 @@ def _scatter(axes: Axes, found: FeatureMaps, coordinates: Array, column: _Colour
 def _dots(axes: Axes, places: Array, side: Side, **how: Any) -> None:
     many = len(places) > _MANY
     axes.scatter(
-        *places.T, s=5 if many else 16, marker=SIDE_MARKER[side], edgecolor="none", alpha=0.8, rasterized=many, **how
+        places[:, 0],
+        places[:, 1],
+        s=5 if many else 16,
+        marker=SIDE_MARKER[side],
+        edgecolor="none",
+        alpha=0.8,
+        rasterized=many,
+        **how,
     )
 
 

@@ -16,11 +16,11 @@ tokens; there it is summed over each token.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import cache
-from typing import Final
+from typing import Any, Final
 
 import numpy as np
 import numpy.typing as npt
@@ -31,7 +31,7 @@ from nigradat.anatomy import PATCH_SHAPE, Side, mirror
 from nigradat.errors import ConfigError
 from nigradat.explain.attribution import Attribution, CellGrid
 from nigradat.models.head import Output, expected
-from nigradat.models.symmetric import PairRegressor, SideRegressor, TowerName, build_tower
+from nigradat.models.symmetric import ModelSpec, PairRegressor, SideRegressor, TowerName, build_tower
 from nigradat.models.weights import LoadedModel
 from nigradat.pair import NigralPair
 from nigradat.training.data import canonical_tensor
@@ -48,6 +48,10 @@ BLOCKS: Final[Mapping[TowerName, Mapping[str, str]]] = {
     "mobilenetv3": {"third": "layers.8", "last": "layers.12"},  # before the last stride; before the mean over voxels
     "vit": {},
 }
+_BLOCK_WORDS: Final = ("last", "third")
+_MOST_NAMES: Final = 50  # in a message
+_PATCH: Final = (PATCH_SHAPE[0], PATCH_SHAPE[1], PATCH_SHAPE[2])
+_VOXEL_GRID: Final = CellGrid(_PATCH, (0.0, 0.0, 0.0), (1.0, 1.0, 1.0))
 
 
 @dataclass(frozen=True, eq=False)
@@ -73,7 +77,8 @@ class LayerMaps:
     @property
     def residual(self) -> Array:
         """``(n, 2)``: prediction - baseline - sum of the map."""
-        return self.prediction - self.baseline - self.values.sum(axis=(2, 3, 4))
+        left: Array = self.prediction - self.baseline - self.values.sum(axis=(2, 3, 4))
+        return left
 
     def on_voxels(self) -> Array:
         """The maps in SBR per voxel of the canonical patch, ``(n, 2, 50, 50, 20)``; each sum is kept."""
@@ -116,7 +121,7 @@ def hirescam(
         >>> maps = nigradat.hirescam(nigradat.load("run"), pair)                                # doctest: +SKIP
         >>> [(m.side, m.layer, m.values.sum(), m.residual) for m in maps]                       # doctest: +SKIP
     """
-    names = [layer_name(loaded.spec.tower, layer) for layer in (layers or _BLOCK_WORDS)]
+    names = [layer_name(loaded.spec, layer) for layer in (layers or _BLOCK_WORDS)]
     return _of_pair(loaded, pair, names, sides)
 
 
@@ -158,21 +163,21 @@ def attributions(
     if patches.ndim != 5 or patches.shape[1:] != (2, *PATCH_SHAPE) or not len(patches):
         raise ConfigError(f"patches of shape {patches.shape}", f"(n, 2, {', '.join(map(str, PATCH_SHAPE))})")
     model, spec = loaded.model, loaded.spec
-    names = list(dict.fromkeys(layer_name(spec.tower, layer) for layer in (layers or _BLOCK_WORDS)))
+    names = list(dict.fromkeys(layer_name(spec, layer) for layer in (layers or _BLOCK_WORDS)))
     predicted = np.full((len(patches), 2), np.nan)
     values = {name: np.full((len(patches), 2, *_grid(spec.tower, spec.widths, name).shape), np.nan) for name in names}
-    with _at_rest(model) as device:
+    with at_rest(model) as device:
         for start in range(0, len(patches), chunk):
             rows = slice(start, start + chunk)
             x = model.as_seen(canonical_tensor(patches[rows]).to(device))
             for net, sides in _nets(model):
                 together = torch.cat([x[:, side.index] for side in sides])
                 sbr, maps = _take_apart(net, together, names, spec.output, spec.sbr_max)
-                for side, part in zip(sides, np.split(sbr, len(sides)), strict=True):
-                    predicted[rows, side.index] = part
-                for name in names:
-                    for side, part in zip(sides, np.split(maps[name], len(sides)), strict=True):
-                        values[name][rows, side.index] = part
+                for i, side in enumerate(sides):
+                    own = slice(i * len(x), (i + 1) * len(x))
+                    predicted[rows, side.index] = sbr[own]
+                    for name in names:
+                        values[name][rows, side.index] = maps[name][own]
         baseline = np.array([_bias(model.net(side), spec.output, spec.sbr_max) for side in Side])
     out = {}
     for name in names:
@@ -185,13 +190,13 @@ def attributions(
     return out
 
 
-def layer_name(tower: TowerName, layer: str) -> str:
+def layer_name(spec: ModelSpec, layer: str) -> str:
     """The full name of a layer: what ``last`` and ``third`` stand for, or the name itself where the tower has it.
 
     Raises:
         ConfigError: it has not; the layers there are are named.
     """
-    there = layer_grids(tower, _ANY_WIDTHS)
+    tower, there = spec.tower, layer_grids(spec.tower, spec.widths)
     name = BLOCKS[tower].get(layer, layer).removeprefix("tower.")
     if name == VOXELS or name in there:
         return name
@@ -218,11 +223,6 @@ def layer_in_words(tower: TowerName, layer: str | None) -> str:
     return f"{words[0]} block ({layer})" if words else f"layer {layer}"
 
 
-_BLOCK_WORDS: Final = ("last", "third")
-_MOST_NAMES: Final = 50
-_ANY_WIDTHS: Final = (8, 8, 8, 8)  # names and places do not depend on them
-
-
 @cache
 def layer_grids(tower: TowerName, widths: tuple[int, ...]) -> Mapping[str, CellGrid]:
     """The layers of a tower whose output has a place in the image, in the order of execution, and where its cells lie.
@@ -235,8 +235,7 @@ def layer_grids(tower: TowerName, widths: tuple[int, ...]) -> Mapping[str, CellG
     """
     with torch.random.fork_rng(devices=()), torch.device("meta"):
         network = build_tower(tower, widths).eval()
-    input_shape = (PATCH_SHAPE[0], PATCH_SHAPE[1], PATCH_SHAPE[2])
-    known = {input_shape: CellGrid(input_shape, (0.0, 0.0, 0.0), (1.0, 1.0, 1.0))}  # a stage has a shape of its own
+    known = {_PATCH: _VOXEL_GRID}  # every change of resolution makes a shape that was not there before
     names = {module: name for name, module in network.named_modules() if name}
     found: dict[str, CellGrid] = {}
 
@@ -275,9 +274,7 @@ def _after(grid: CellGrid, module: nn.Conv3d | nn.MaxPool3d, shape: tuple[int, i
 
 
 def _grid(tower: TowerName, widths: tuple[int, ...], layer: str) -> CellGrid:
-    if layer == VOXELS:
-        return CellGrid((PATCH_SHAPE[0], PATCH_SHAPE[1], PATCH_SHAPE[2]), (0.0, 0.0, 0.0), (1.0, 1.0, 1.0))
-    return layer_grids(tower, widths)[layer]
+    return _VOXEL_GRID if layer == VOXELS else layer_grids(tower, widths)[layer]
 
 
 @contextmanager
@@ -290,14 +287,14 @@ def captured(layers: Mapping[str, nn.Module]) -> Iterator[Mapping[str, list[Tens
     """
     calls: dict[str, list[Tensor]] = {name: [] for name in layers}
 
-    def keeper(kept: list[Tensor]) -> object:
-        def keep(_module: nn.Module, _inputs: object, output: Tensor) -> Tensor:
+    def keeper(kept: list[Tensor]) -> Callable[[nn.Module, Any, Tensor], Tensor]:
+        def keep(_module: nn.Module, _inputs: Any, output: Tensor) -> Tensor:
             kept.append(output if output.requires_grad else output.detach().requires_grad_())
             return kept[-1].clone()  # an activation that works in place must not overwrite what is kept
 
         return keep
 
-    handles = [module.register_forward_hook(keeper(calls[name])) for name, module in layers.items()]  # type: ignore[arg-type]
+    handles = [module.register_forward_hook(keeper(calls[name])) for name, module in layers.items()]
     try:
         yield calls
     finally:
@@ -314,7 +311,8 @@ def _take_apart(
         seen.requires_grad_()
     with captured({name: net.tower.get_submodule(name) for name in layers if name != VOXELS}) as calls:
         sbr = expected(net.head(net.dropout(net.tower(seen))), output) * sbr_max
-    kept = [seen if name == VOXELS else calls[name][0] for name in layers]
+    # an activation that a block uses twice in one pass stands for the block's output
+    kept = [seen if name == VOXELS else calls[name][-1] for name in layers]
     # patches of a batch do not meet in the network: the gradient of the sum is each one's own
     gradients = torch.autograd.grad(sbr.sum(), kept)
     maps = {
@@ -338,7 +336,7 @@ def _nets(model: PairRegressor) -> list[tuple[SideRegressor, tuple[Side, ...]]]:
 
 
 @contextmanager
-def _at_rest(model: PairRegressor) -> Iterator[torch.device]:
+def at_rest(model: PairRegressor) -> Iterator[torch.device]:
     """Evaluation mode, gradients on but of no weight; afterwards as it was, errors included."""
     modes = {module: module.training for module in model.modules()}
     learning = {parameter: parameter.requires_grad for parameter in model.parameters()}

@@ -18,8 +18,7 @@ Both work on a model as it is and leave nothing on it.
 from __future__ import annotations
 
 import operator
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
 from typing import Any, Final, Literal, get_args
 
 import numpy as np
@@ -31,6 +30,7 @@ from torch.nn import functional
 from nigradat.anatomy import PATCH_SHAPE, Side, to_canonical
 from nigradat.errors import ConfigError
 from nigradat.explain.attribution import Attribution
+from nigradat.explain.hirescam import at_rest
 from nigradat.models.head import Output, expected, log_normal, log_normal_mean
 from nigradat.models.symmetric import PairRegressor, SideRegressor
 from nigradat.models.weights import LoadedModel
@@ -96,7 +96,8 @@ def shap_attributions(
     # the right side's map in the view of the net, then in that of the pair; a side without an answer stays zero
     maps = torch.zeros((1, *shown.shape[1:]), dtype=torch.float64)
     answers: dict[Side, list[float]] = {}
-    with evaluating(model) as (device, dtype):
+    dtype = next(model.parameters()).dtype
+    with at_rest(model) as device:
         for side in model.sides:
             net = model.net(side)
             assert net is not None
@@ -145,20 +146,6 @@ def _as_seen(model: PairRegressor, patches: Patches) -> Tensor:
     return model.as_seen(torch.from_numpy(canonical).unsqueeze(2))
 
 
-@contextmanager
-def evaluating(model: PairRegressor) -> Iterator[tuple[torch.device, torch.dtype]]:
-    """Evaluation mode with gradients; every module goes back to its previous mode, also after an error."""
-    modes = {module: module.training for module in model.modules()}
-    first = next(model.parameters())
-    model.eval()
-    try:
-        with torch.enable_grad():
-            yield first.device, first.dtype
-    finally:
-        for module, mode in modes.items():
-            module.training = mode
-
-
 # -- Expected gradients -------------------------------------------------------------------------------------------
 
 
@@ -186,7 +173,7 @@ def _expected_gradients(
         (gradient,) = torch.autograd.grad(answer(point).sum(), point)
         total += ((x - r) * gradient).double().sum(dim=0)
     with torch.no_grad():
-        baseline = torch.cat([answer(part) for part in refs.split(chunk)]).double().mean()
+        baseline = torch.cat([answer(part) for part in torch.split(refs, chunk)]).double().mean()
         return total / draws, float(answer(x)), float(baseline)
 
 
@@ -209,7 +196,7 @@ def _deepshap(net: SideRegressor, output: Output, x: Tensor, refs: Tensor, chunk
     tower = _Multipliers(net.tower)
     total = torch.zeros(x.shape[1:], dtype=torch.float64, device=x.device)
     prediction, baseline = 0.0, 0.0
-    for r in refs.split(chunk):
+    for r in torch.split(refs, chunk):
         point = torch.cat([x, r]).requires_grad_()
         answer = _expected_rescaled(net.head(tower.run(point)), output)
         (multiplier,) = torch.autograd.grad(answer[1:].sum(), point)
@@ -263,7 +250,7 @@ class _Multipliers(fx.Interpreter):
         if isinstance(layer, nn.ReLU):
             return _rescaled(args[0], torch.relu)
         if isinstance(layer, nn.MaxPool3d):
-            return _MaxPool.apply(args[0], layer)
+            return _MaxPool.apply(args[0], layer)  # type: ignore[no-untyped-call]  # missing in torch's stubs
         return super().call_module(target, args, kwargs)
 
 
@@ -277,7 +264,7 @@ def _no_rule(kind: str, place: str) -> ConfigError:
 
 def _rescaled(x: Tensor, f: Callable[[Tensor], Tensor]) -> Tensor:
     """``f`` of each number by itself, with the rescale rule in the backward pass."""
-    out: Tensor = _Rescaled.apply(x, f)
+    out: Tensor = _Rescaled.apply(x, f)  # type: ignore[no-untyped-call]  # missing in torch's stubs
     return out
 
 
@@ -287,22 +274,22 @@ class _Rescaled(torch.autograd.Function):
     @staticmethod
     def forward(ctx: Any, x: Tensor, f: Callable[[Tensor], Tensor]) -> Tensor:
         ctx.f = f
-        y = f(x)
-        ctx.save_for_backward(x, y)
-        return y
+        ctx.save_for_backward(x)
+        return f(x)
 
     @staticmethod
     def backward(ctx: Any, *grads: Tensor) -> tuple[Tensor, None]:
-        x, y = ctx.saved_tensors
-        before, after = x[:1] - x[1:], y[:1] - y[1:]
+        (x,) = ctx.saved_tensors
+        y = ctx.f(x)  # made again: it costs little, and keeping it would take as much memory as all else
+        before = x[:1] - x[1:]
         near = before.abs() < _NEAR
-        slope = after / before.masked_fill(near, 1.0)
+        slope = (y[:1] - y[1:]).div_(before.masked_fill_(near, 1.0))
         if bool(near.any()):
             with torch.enable_grad():
                 there = x[1:].detach().requires_grad_()
                 (gradient,) = torch.autograd.grad(ctx.f(there).sum(), there)
             slope = torch.where(near, gradient, slope)
-        return _for_references(grads[0][1:] * slope), None
+        return _for_references(slope.mul_(grads[0][1:])), None
 
 
 class _MaxPool(torch.autograd.Function):

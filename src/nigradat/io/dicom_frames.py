@@ -138,7 +138,7 @@ def read_frames(path: Path, name: str) -> tuple[Frame, ...]:
     import pydicom
 
     tags: list[Any] = [*_WANTED, *_PRIVATE]
-    with _quietly(), path.open("rb") as stream:
+    with quietly(), path.open("rb") as stream:
         try:
             header = pydicom.dcmread(stream, stop_before_pixels=True, force=True, specific_tags=tags)
             if "Rows" not in header:
@@ -170,7 +170,7 @@ def read_pixels(frames: Sequence[Frame], name: str) -> npt.NDArray[np.generic]:
         return np.stack([_plain_pixels(frame, name) for frame in frames])
     import pydicom
 
-    with _quietly():
+    with quietly():
         try:
             data = pydicom.dcmread(first.path, force=True)
             if "TransferSyntaxUID" not in data.file_meta:  # a bare file is in the default syntax
@@ -199,7 +199,7 @@ def _plain_pixels(frame: Frame, name: str) -> npt.NDArray[np.generic]:
 
 
 @contextmanager
-def _quietly() -> Iterator[None]:
+def quietly() -> Iterator[None]:
     """pydicom's warnings quote header values; nothing of a header may reach the screen by that way."""
     logger = logging.getLogger("pydicom")
     before = logger.disabled

@@ -17,9 +17,9 @@ from typing import Any, Final
 import numpy as np
 
 from nigradat.errors import ImageError, MissingExtraError, OrientationError
-from nigradat.io.archive import find_files
+from nigradat.io.archive import ScanFiles, find_files
 from nigradat.io.dicom import sort_slices
-from nigradat.io.dicom_frames import is_dicom, read_frames, read_pixels
+from nigradat.io.dicom_frames import is_dicom, quietly, read_frames, read_pixels
 from nigradat.io.nifti import AffineChoice, read_volume
 from nigradat.io.series import maker_of, token_of
 from nigradat.volume import Source, Volume
@@ -59,8 +59,8 @@ def read_spect(path: str | os.PathLike[str], affine: AffineChoice = "auto") -> V
         affine: for a NIfTI, see :func:`nigradat.io.nifti.read_volume`.
 
     Returns:
-        The scan with its rescaling applied, in storage order. ``source.attributes`` has ``tracer``, ``manufacturer`` and
-        ``reconstruction`` as far as a DICOM header tells them.
+        The scan with its rescaling applied, in storage order. ``source.attributes`` has ``tracer``, ``manufacturer``
+        and ``reconstruction`` as far as a DICOM header tells them.
 
     Raises:
         ImageError: no such file, truncated or damaged; not one reconstructed SPECT (projections, gated or whole-body
@@ -77,12 +77,17 @@ def read_spect(path: str | os.PathLike[str], affine: AffineChoice = "auto") -> V
     if not scans:
         raise ImageError(f"{given}: neither DICOM nor NIfTI", "a reconstructed DaT-SPECT")
     _require_pydicom()
+    with quietly():
+        return _read_dicom(given, files, scans)
+
+
+def _read_dicom(given: Path, files: ScanFiles, scans: Sequence[Path]) -> Volume:
     headers = [(file, _header(file, files.name(file))) for file in scans]
     nuclear = [(file, header) for file, header in headers if "NumberOfFrames" in header]
     if len(nuclear) != 1:
         kinds = sorted({str(header.get("Modality") or "?")[:2] for _, header in headers})
         raise ImageError(
-            f"{given}: {len(nuclear)} multi-frame images among {len(headers)} DICOM files (modality {', '.join(kinds)})",
+            f"{given}: {len(nuclear)} multi-frame images in {len(headers)} DICOM files (modality {', '.join(kinds)})",
             "one reconstructed SPECT",
             "Name the file itself",
         )
@@ -105,8 +110,8 @@ def _read(path: Path, name: str, header: Any) -> Volume:
 def _header(path: Path, name: str) -> Any:
     import pydicom
 
+    tags: list[Any] = list(_TAGS)
     try:
-        tags: list[Any] = list(_TAGS)
         return pydicom.dcmread(path, stop_before_pixels=True, force=True, specific_tags=tags)
     except MemoryError:
         raise
@@ -167,9 +172,12 @@ def _travelling(header: Any) -> Mapping[str, str | float]:
         found["manufacturer"] = maker
     terms = {str(term) for term in np.atleast_1d(header.get("CorrectedImage") or [])}
     made = [word for term, word in _CORRECTIONS.items() if term in terms]
-    words = [_word_for(_RECONSTRUCTIONS, header.get("ReconstructionMethod")), ", ".join(made)]
+    words = [
+        _word_for(_RECONSTRUCTIONS, header.get("ReconstructionMethod")),
+        f"corrected for {', '.join(made)}" if made else "",
+    ]
     if any(words):
-        found["reconstruction"] = "; corrected for ".join(words) if all(words) else words[0] or f"corrected for {words[1]}"
+        found["reconstruction"] = "; ".join(word for word in words if word)
     return found
 
 

@@ -49,6 +49,7 @@ PHANTOM: Final = "phantom"
 PATIENTS: Final = "patients"
 _PATCHES, _AFFINES, _TABLE, _CARD = "patches.npy", "affines.npy", "participants.tsv", "cohort.json"
 _SCALE_COLUMNS: Final = ("tracer", "spect_device", "spect_software")
+_LATER_SCALE_COLUMNS: Final = ("spect_reconstruction", "sbr_method")  # told where somebody has them
 _ROW_SHAPE: Final = (2, *PATCH_SHAPE)
 Progress = Callable[[int, int], None]
 Labeller = Callable[[Participant, Path], Participant]
@@ -251,7 +252,8 @@ class CohortWriter:
 def describe_scale(participants: Sequence[Participant]) -> dict[str, Any]:
     """What the SBR labels of a cohort are: the distinct tracers, devices and software, and the labels' range."""
     labels = [value for p in participants for value in (p.sbr_right, p.sbr_left) if value is not None]
-    origin = {name: sorted({getattr(p, name) or MISSING for p in participants}) for name in _SCALE_COLUMNS}
+    told = [name for name in _LATER_SCALE_COLUMNS if any(getattr(p, name) is not None for p in participants)]
+    origin = {name: sorted({getattr(p, name) or MISSING for p in participants}) for name in (*_SCALE_COLUMNS, *told)}
     return origin | {"min": min(labels, default=None), "max": max(labels, default=None)}
 
 
@@ -387,7 +389,7 @@ def _label_faults(participants: Sequence[Participant], allow_mixed: bool) -> lis
             f"the largest SBR is {largest:g}: these labels look divided by a scale (6.84 in the published release); "
             "give the plain ratio"
         )
-    for name in ("spect_software", "tracer", "sbr_method", "spect_reconstruction") if not allow_mixed else ():
+    for name in ("spect_software", "tracer", *_LATER_SCALE_COLUMNS) if not allow_mixed else ():
         counts = Counter(getattr(p, name) or MISSING for p in participants)
         if len(counts) > 1:
             listed = ", ".join(f"{value} ({n})" for value, n in sorted(counts.items()))

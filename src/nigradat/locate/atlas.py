@@ -22,7 +22,7 @@ import numpy.typing as npt
 
 from nigradat.anatomy import Side
 from nigradat.errors import ConfigError, ImageError
-from nigradat.io.nifti import AffineChoice, read_raw
+from nigradat.io.nifti import AffineChoice, RawImage, read_raw
 from nigradat.phantom.anatomy import RED_NUCLEUS, SN_POWER
 
 Float32 = npt.NDArray[np.float32]
@@ -160,38 +160,48 @@ def read_atlas(
         raise ConfigError(
             f"no names of the structures of {source.name}",
             f"{beside[0].name} or {beside[1].name} beside it",
-            "Give the file with --atlas-names",
+            "Write the names there; see nigradat.locate.atlas.read_atlas",
         )
-    called = _read_names(table)
+    wanted = {number: text for number, text in _read_names(table).items() if _kind(text) is not None}
+    members, corner = _members(image, sorted(wanted), table)
     found: dict[str, list[tuple[Side | None, Float32]]] = {}
-    for number, text in called.items():
-        kind = _kind(text)
-        if kind is None or number < 0:
-            continue
-        if image.volumes > 1:
-            if number >= image.volumes:
-                raise ConfigError(f"{table}: a name for volume {number}", f"at most {image.volumes} names")
-            member = image.volume(number)
-            member = member / (255.0 if member.max() > 1 else 1.0)
-        else:
-            member = (image.volume(0) == number).astype(np.float32)
-        found.setdefault(kind, []).append((_side(text), member))
+    for number, member in members.items():
+        found.setdefault(str(_kind(wanted[number])), []).append((_side(wanted[number]), member))
     if "red" not in found or not {"nigra", "compact"} & set(found):
         raise ImageError(
             f"{table.name} names {', '.join(sorted(found)) or 'none of the structures'}",
             "substantia nigra and red nucleus",
             "Name them so, or SN, SNc, SNr and RN",
         )
-    maps = {kind: _both_sides(parts, image.affine) for kind, parts in found.items()}
+    maps = {kind: _both_sides(parts, corner) for kind, parts in found.items()}
     layers = [maps[kind] for kind in ("nigra", "compact", "reticulate") if kind in maps]
     nigra = np.clip(np.sum(layers, axis=0), 0, 1).astype(np.float32)
     _check_there(stem, "substantia nigra", nigra)
-    compact = maps["compact"] if "compact" in maps else _posteromedial_half(nigra, image.affine)
-    box = _box(nigra + maps["red"])
-    corner = image.affine.copy()
-    corner[:3, 3] = image.affine[:3, :3] @ [part.start for part in box] + image.affine[:3, 3]
-    nigra, compact, red = (m[(slice(None), *box)].copy() for m in (nigra, compact, maps["red"]))
-    return Atlas(stem, corner, nigra, compact, red)
+    compact = maps["compact"] if "compact" in maps else _posteromedial_half(nigra, corner)
+    return Atlas(stem, corner, nigra, compact, maps["red"])
+
+
+def _members(image: RawImage, numbers: Sequence[int], table: Path) -> tuple[dict[int, Float32], Float64]:
+    """Membership, 0 to 1, by label or volume number, cut to the box that holds them all; and that box's affine."""
+    if image.volumes > 1:
+        if numbers and not 0 <= numbers[0] <= numbers[-1] < image.volumes:
+            raise ConfigError(f"{table}: a name for volume {numbers[-1]}", f"0 to {image.volumes - 1}")
+        whole = {number: image.volume(number) for number in numbers}
+        seen = np.any([member > 0 for member in whole.values()], axis=0) if whole else np.zeros(image.shape, bool)
+    else:
+        labels = np.rint(image.volume(0)).astype(np.int32)
+        seen = np.isin(labels, numbers)
+    if not seen.any():
+        return {}, np.eye(4)
+    lo, hi = (edge(np.argwhere(seen), axis=0) for edge in (np.min, np.max))
+    lo, hi = np.maximum(lo - 2, 0), hi + 3
+    box = tuple(slice(i, j) for i, j in zip(lo, hi, strict=True))
+    affine = np.array(image.affine, dtype=np.float64)
+    affine[:3, 3] = image.affine[:3, :3] @ lo + image.affine[:3, 3]
+    if image.volumes > 1:
+        scale = 255.0 if max(float(member.max()) for member in whole.values()) > 1 else 1.0
+        return {number: (member[box] / scale).astype(np.float32) for number, member in whole.items()}, affine
+    return {number: (labels[box] == number).astype(np.float32) for number in numbers}, affine
 
 
 def _check_there(name: str, what: str, maps: Float32) -> None:
@@ -214,13 +224,6 @@ def _points(membership: npt.NDArray[np.floating[Any]], affine: Float64) -> tuple
     """RAS+ mm and weights of the voxels in a structure's core."""
     index = np.argwhere(membership >= _CORE * membership.max())
     return index @ affine[:3, :3].T + affine[:3, 3], membership[tuple(index.T)].astype(np.float64)
-
-
-def _box(membership: Float32) -> tuple[slice, slice, slice]:
-    index = np.argwhere(membership.any(axis=0))
-    lo = np.maximum(index.min(axis=0) - 2, 0)
-    hi = index.max(axis=0) + 3
-    return slice(lo[0], hi[0]), slice(lo[1], hi[1]), slice(lo[2], hi[2])
 
 
 def _read_names(path: Path) -> Mapping[int, str]:

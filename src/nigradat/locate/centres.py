@@ -156,11 +156,11 @@ def _from_markups(text: str) -> list[Point]:
 
 
 def _from_fcsv(text: str) -> list[Point]:
-    head = dict(
-        (part.strip() for part in line[1:].split("=", 1))
-        for line in text.splitlines()
-        if line.startswith("#") and "=" in line
-    )
+    head = {}
+    for line in text.splitlines():
+        if line.startswith("#") and "=" in line:
+            name, value = line[1:].split("=", 1)
+            head[name.strip()] = value.strip()
     system = head.get("CoordinateSystem", "missing")
     sign = _sign(_FCSV_NUMBERS.get(system, system))
     columns = [name.strip() for name in head.get("columns", "id,x,y,z,ow,ox,oy,oz,vis,sel,lock,label").split(",")]

@@ -10,6 +10,7 @@ import numpy as np
 import numpy.typing as npt
 
 from nigradat.anatomy import PATCH_SHAPE, PATCH_SPACING_MM, Side, to_patch_axes
+from nigradat.locate.registration import inverse, transform
 from nigradat.volume import Volume, spacing_mm
 
 Float64 = npt.NDArray[np.float64]
@@ -34,7 +35,8 @@ def locate_png(volume: Volume, centres: Mapping[Side, Float64], title: str, note
     from matplotlib.figure import Figure
 
     oriented, affine = to_patch_axes(volume.data, volume.affine)
-    index = {side: np.linalg.solve(affine[:3, :3], centre - affine[:3, 3]) for side, centre in centres.items()}
+    back = inverse(affine)
+    index = {side: transform(back, centre) for side, centre in centres.items()}
     size = spacing_mm(affine)
     middle = np.mean(list(index.values()), axis=0)
     views = ((2, 0, 1, "axial"), (0, 2, 1, "coronal"))  # across which axis, down the page, along the page

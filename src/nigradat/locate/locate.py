@@ -59,7 +59,7 @@ class Located:
         return {Side.RIGHT: self.right_mm, Side.LEFT: self.left_mm}
 
 
-def locate(
+def locate_nigrosomes(
     volume: Volume,
     *,
     t1w: Volume | None = None,
@@ -82,7 +82,7 @@ def locate(
         MissingExtraError: the extra ``locate`` is not installed.
 
     Example:
-        >>> located = locate(read_image("smwi.nii.gz"))                                         # doctest: +SKIP
+        >>> located = locate_nigrosomes(nigradat.read_image("smwi.nii.gz"))                     # doctest: +SKIP
         >>> located.right_mm, located.confidence                                                # doctest: +SKIP
     """
     shapes = parametric_atlas() if atlas is None else atlas
@@ -158,7 +158,7 @@ def write_located(
     Args:
         out: the folder.
         volume: the scan.
-        located: from :func:`locate` or :func:`given`.
+        located: from :func:`locate_nigrosomes` or :func:`given`.
         smwi_recipe: how the SMWI was made, where it is known; it goes into the patches' sidecars.
         title: above the picture.
 
@@ -168,6 +168,9 @@ def write_located(
     Raises:
         FieldOfViewError, OrientationError: see :func:`pair_at`.
         OutputError: the folder is in use, or the disk is full.
+
+    Example:
+        >>> write_located("sub-01", volume, locate_nigrosomes(volume))                          # doctest: +SKIP
     """
     from nigradat import __version__
 

@@ -47,10 +47,10 @@ def volume_flags(volume: Volume, centres: Mapping[Side, Float64], aligned: Align
 def _field_of_view(volume: Volume, centres: Mapping[Side, Float64]) -> list[Flag]:
     """How much room there is around the two windows."""
     try:
-        _, affine = to_patch_axes(volume.data, volume.affine)
+        oriented, affine = to_patch_axes(volume.data, volume.affine)
     except OrientationError as error:
         return [Flag("oblique", str(error))]
-    shape = np.array(to_patch_axes(volume.data, volume.affine)[0].shape)
+    shape = np.array(oriented.shape)
     size = spacing_mm(affine)
     half = (np.array(PATCH_SHAPE) - 1) / 2 * PATCH_SPACING_MM
     flags = []
@@ -112,7 +112,6 @@ def _reslicing(volume: Volume, centres: Mapping[Side, Float64]) -> list[Flag]:
     return flags
 
 
-
 def _ghosts(volume: Volume) -> list[Flag]:
     """Signal in the air straight before, behind or beside the head that is not in the air of the corners.
 
@@ -121,11 +120,12 @@ def _ghosts(volume: Volume) -> list[Flag]:
     data = volume.data.astype(np.float64)
     thin = tuple(slice(None, None, max(1, round(2.0 / s))) for s in volume.spacing_mm)
     data = data[thin]
-    bright = float(np.percentile(data, 99))
-    head = ndimage.binary_fill_holes(ndimage.binary_opening(data > 0.15 * bright))
-    if head is None or not head.any() or head.mean() > 0.9:
+    parts, found_parts = ndimage.label(ndimage.binary_opening(data > 0.3 * np.percentile(data, 99)))
+    if found_parts == 0:
         return []
-    air = ~ndimage.binary_dilation(head, iterations=4)
+    largest = 1 + int(np.argmax(np.bincount(parts.ravel())[1:]))
+    head = ndimage.binary_fill_holes(ndimage.binary_closing(parts == largest, iterations=3))
+    air = ~ndimage.binary_dilation(head, iterations=12)  # beyond skull and scalp, which may be parts of their own
     level = float(np.median(data[head]))
     slice_axis = int(np.argmax(volume.spacing_mm))
     found = []

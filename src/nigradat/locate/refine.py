@@ -16,7 +16,7 @@ from scipy import ndimage, optimize
 
 from nigradat.anatomy import Side
 from nigradat.locate.atlas import Atlas, nigrosome_sites
-from nigradat.locate.registration import Alignment, nearest_ras, transform
+from nigradat.locate.registration import Alignment, inverse, nearest_ras, transform
 from nigradat.volume import Volume
 
 Float64 = npt.NDArray[np.float64]
@@ -107,7 +107,7 @@ def _side_samples(atlas: Atlas, side: Side, aligned: Alignment) -> tuple[Float64
 
 def _window(scan: Volume, points: Float64) -> Volume:
     """The part of the scan around the points, smoothed a little, its brightest voxels (fluid, vessels) cut off."""
-    index = transform(np.linalg.inv(scan.affine), points)
+    index = transform(inverse(scan.affine), points)
     reach = (MAX_SHIFT_MM + 3) / scan.spacing_mm
     lo = np.clip(np.floor(index.min(axis=0) - reach), 0, np.array(scan.data.shape) - 2).astype(int)
     hi = np.clip(np.ceil(index.max(axis=0) + reach) + 1, lo + 2, scan.data.shape).astype(int)
@@ -120,7 +120,7 @@ def _window(scan: Volume, points: Float64) -> Volume:
 
 def _correlation(image: Volume, points: Float64, dark: Float64) -> float:
     """Of darkness in the image with darkness in the atlas; points outside the image count as their border."""
-    index = transform(np.linalg.inv(image.affine), points).T
+    index = transform(inverse(image.affine), points).T
     seen = ndimage.map_coordinates(image.data, index, order=1, mode="nearest").astype(np.float64)
     a, b = seen - seen.mean(), dark - dark.mean()
     size = float(np.sqrt((a @ a) * (b @ b)))

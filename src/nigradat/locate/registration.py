@@ -10,6 +10,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from functools import cache
+from importlib import import_module
 from itertools import product
 from typing import Any, Final
 
@@ -25,7 +26,7 @@ Float64 = npt.NDArray[np.float64]
 MIDBRAIN_MM: Final = np.array([0.0, -19.0, -13.0])  # MNI152, between both nigrae
 _COARSE_MM, _FINE_MM = 8.0, 4.0
 _BINS: Final = 16
-_SEARCH_MM: Final = (8.0, 24.0, 64.0)  # about the centre of what is seen: aside, ahead, up
+_SEARCH_MM: Final = (24.0, 64.0)  # about the centre of what is seen: ahead, up
 _SEARCH_STEP_MM: Final = 8.0
 _PITCHES_DEG: Final = (-24.0, -12.0, 0.0, 12.0, 24.0)
 _KEPT: Final = 4  # poses that are followed further
@@ -61,7 +62,7 @@ class Alignment:
         if self.first is not None:
             points = transform(self.first, points)
         if self.bend_mm is not None and self.bend_affine is not None:
-            index = transform(np.linalg.inv(self.bend_affine), points).reshape(-1, 3).T
+            index = transform(inverse(self.bend_affine), points).reshape(-1, 3).T
             moved = [ndimage.map_coordinates(self.bend_mm[..., i], index, order=1, mode="nearest") for i in range(3)]
             points = points + np.stack(moved, axis=-1).reshape(points.shape)
         return transform(self.linear, points)
@@ -69,7 +70,7 @@ class Alignment:
     def to_scan(self, points_mm: npt.ArrayLike) -> Float64:
         """Points of MNI152, ``(..., 3)``, as points of the scan: the inverse, by fixed-point steps."""
         wanted = np.asarray(points_mm, dtype=np.float64)
-        back = np.linalg.inv(self.linear if self.first is None else self.linear @ self.first)
+        back = inverse(self.linear if self.first is None else self.linear @ self.first)
         found = transform(back, wanted)
         for _ in range(30):
             found = found + transform(back, wanted) - transform(back, self.to_mni(found))
@@ -79,6 +80,11 @@ class Alignment:
 def transform(matrix: Float64, points: Float64) -> Float64:
     """Points ``(..., 3)`` moved by a ``(4, 4)`` matrix."""
     return points @ matrix[:3, :3].T + matrix[:3, 3]
+
+
+def inverse(matrix: npt.NDArray[np.floating[Any]]) -> Float64:
+    """The map back."""
+    return np.asarray(np.linalg.inv(matrix), dtype=np.float64)
 
 
 @cache
@@ -130,8 +136,7 @@ def follow(volume: Volume, reference: Volume, aligned: Alignment) -> Alignment:
 
 def nearest_ras(volume: Volume) -> Volume:
     """The same voxels with the axes nearest to right, anterior, superior: no result depends on the storage order."""
-    from nibabel import orientations
-
+    orientations: Any = import_module("nibabel.orientations")  # untyped
     order = orientations.io_orientation(volume.affine)
     data = orientations.apply_orientation(volume.data, order)
     return Volume(data, volume.affine @ orientations.inv_ornt_aff(order, volume.data.shape), volume.source)
@@ -162,8 +167,8 @@ def _find_pose(scan: Volume) -> Float64:
     aims = resampled(template(), _COARSE_MM), resampled(template(), _FINE_MM)
     steps = [np.arange(-reach, reach + 1, _SEARCH_STEP_MM) for reach in _SEARCH_MM]
     tried = []
-    for pitch, x, y, z in product(np.deg2rad(_PITCHES_DEG), *steps):
-        parameters = np.array([pitch, 0.0, 0.0, x, y, z])
+    for pitch, y, z in product(np.deg2rad(_PITCHES_DEG), *steps):
+        parameters = np.array([pitch, 0.0, 0.0, 0.0, y, z])
         tried.append((_information(points, bins, aims[0], _rigid(parameters, middle)), parameters))
     tried.sort(key=lambda entry: -entry[0])
     followed = [
@@ -231,7 +236,7 @@ def _samples(scan: Volume, step_mm: float) -> tuple[Float64, npt.NDArray[np.intp
 
 def _information(points: Float64, bins: npt.NDArray[np.intp], aim: Volume, pose: Float64) -> float:
     """Normalised mutual information, ``2 I / (H1 + H2)``, of the samples with the template under a pose."""
-    index = transform(np.linalg.inv(aim.affine) @ pose, points).T
+    index = transform(inverse(aim.affine) @ pose, points).T
     seen = ndimage.map_coordinates(aim.data, index, order=1)
     other = np.minimum((seen * _BINS).astype(np.intp), _BINS - 1)
     return _normalised_information(bins, other)
@@ -253,12 +258,12 @@ def _entropy(share: Float64) -> float:
 
 
 def _around_midbrain(scan: Volume, pose: Float64) -> Volume:
-    return _box_around(scan, transform(np.linalg.inv(pose), MIDBRAIN_MM), _LOCAL_MM)
+    return _box_around(scan, transform(inverse(pose), MIDBRAIN_MM), _LOCAL_MM)
 
 
 def _box_around(scan: Volume, middle_mm: Float64, reach_mm: float) -> Volume:
     """The part of a scan within a distance of a point along its own axes, at about 2 mm."""
-    index = transform(np.linalg.inv(scan.affine), middle_mm)
+    index = transform(inverse(scan.affine), middle_mm)
     reach = reach_mm / scan.spacing_mm
     lo = np.maximum(np.floor(index - reach), 0).astype(int)
     hi = np.minimum(np.ceil(index + reach) + 1, scan.data.shape).astype(int)
@@ -277,7 +282,7 @@ def _fit_affine(local: Volume, pose: Float64) -> Float64:
     import SimpleITK as sitk
 
     start = sitk.AffineTransform(3)
-    middle = transform(np.linalg.inv(pose), MIDBRAIN_MM)
+    middle = transform(inverse(pose), MIDBRAIN_MM)
     _set_matrix(start, pose, middle)
     method = _method(shrink=(2, 1), smooth=(2.0, 1.0))
     _descend(method)
@@ -404,7 +409,7 @@ def _agreement(local: Volume, aligned: Alignment) -> float:
     """Normalised mutual information around the midbrain, inside the template's brain."""
     points, bins = _samples(resampled(local, 2.0), 2.0)
     aim = resampled(template(), 2.0)
-    index = transform(np.linalg.inv(aim.affine), aligned.to_mni(points)).T
+    index = transform(inverse(aim.affine), aligned.to_mni(points)).T
     seen = ndimage.map_coordinates(aim.data, index, order=1)
     brain = seen > 0.2
     if brain.mean() < 0.2:

@@ -1,8 +1,8 @@
 """The digital striatum: a head whose true SBR is known, as a SPECT camera would see it.
 
 Everything here is simulated: ellipsoids for striata and brain, uniform elsewhere, a Gaussian blur for the camera, and
-Poisson noise as if counts were independent between voxels (a reconstruction correlates them). It tests the arithmetic of
-a measurement and says nothing about patients.
+Poisson noise as if counts were independent between voxels (a reconstruction correlates them). It tests the arithmetic
+of a measurement and says nothing about patients.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ from typing import Final
 import numpy as np
 import numpy.typing as npt
 
-from nigradat.anatomy import Side, check_affine
+from nigradat.anatomy import Side
 from nigradat.errors import ConfigError
 from nigradat.spect.template import blurred, uptake
 from nigradat.spect.volumes_of_interest import Part, cover, own_atlas
@@ -63,7 +63,9 @@ class StriatalHead:
     def draw(self, seed: int) -> Volume:
         """One scan of it: Poisson counts. Same seed, same scan."""
         counts = np.random.default_rng(seed).poisson(self.expected.data)
-        return Volume(counts.astype(np.float32), self.expected.affine, self.expected.source.then(f"Poisson, seed {seed}"))
+        return Volume(
+            counts.astype(np.float32), self.expected.affine, self.expected.source.then(f"Poisson, seed {seed}")
+        )
 
 
 def striatal_head(

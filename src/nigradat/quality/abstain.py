@@ -15,7 +15,6 @@ from nigradat.quality.reference import Quality, missing_quality
 
 NONE: Final = "none"
 FLAGGED: Final = "flagged"
-ABSTAINED: Final = "abstained"
 POLICIES: Final = "none, flagged, or a share between 0 and 1 such as 0.1"
 
 
@@ -82,7 +81,7 @@ def withhold(prediction: PatientPrediction, quality: PairQuality, abstention: Ab
         f"No answer: at most {100 * quality.p_value:.3g} % of ordinary pairs are as unusual, and the policy "
         f"'{abstention.policy}' withholds the most unusual {100 * abstention.alarm:.3g} %.{worst}"
     )
-    return replace(prediction, right=None, left=None, flags=(*prediction.flags, Flag(ABSTAINED, why)))
+    return replace(prediction, right=None, left=None, flags=(*prediction.flags, Flag("abstained", why)))
 
 
 def answered(predictions: Sequence[PatientPrediction]) -> int:

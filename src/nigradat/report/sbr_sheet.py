@@ -37,9 +37,7 @@ def sbr_rows(found: SbrMeasurement, scores: ZScores | None = None) -> tuple[list
     rows = []
     for part in found.parts:
         z = [_number(value, "+.2f") for value in scores.get(part.part, (None, None))] if scores else []
-        rows.append(
-            [part.part, f"{part.right:.3f}", f"{part.left:.3f}", _number(part.asymmetry_percent, ".1f"), *z]
-        )
+        rows.append([part.part, f"{part.right:.3f}", f"{part.left:.3f}", _number(part.asymmetry_percent, ".1f"), *z])
     if (ratio := found.putamen_caudate_ratio) is not None:
         rows.append(
             ["putamen / caudate", *(_number(value, ".3f") for value in ratio), "", *(["", ""] if scores else [])]
@@ -156,7 +154,7 @@ def _slice(
     top: float,
     name: str,
 ) -> None:
-    """One slice across ``axis`` with the outlines of the regions. The patient's right is on the left, as radiologists look."""
+    """One slice across ``axis`` with the regions' outlines, the patient's right on the left, as radiologists look."""
     others = [i for i in range(3) if i != axis]
     ticks = [np.arange(_LOW_MM[i], _HIGH_MM[i] + _STEP_MM / 2, _STEP_MM) for i in others]
     fine = [np.arange(t[0], t[-1] + 0.25, 0.5) for t in ticks]

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
+
 import numpy as np
 import numpy.typing as npt
 
@@ -23,51 +25,76 @@ def radii_mm(largest_mm: float, spacing_mm: npt.ArrayLike) -> tuple[float, ...]:
     return (*radii, smallest) if radii[-1] > 1.1 * smallest else tuple(radii)
 
 
-def v_sharp(
-    field_ppm: Float32, mask: Mask, spacing_mm: npt.ArrayLike, *, radius_mm: float = 12.0, threshold: float = 0.05
-) -> tuple[Float32, Mask]:
-    """Local field by V-SHARP: a field whose sources lie outside a sphere equals its own mean over that sphere.
+@dataclass(frozen=True, eq=False)
+class VSharp:
+    """Background removal by V-SHARP, made ready for one mask.
 
-    Each voxel takes the largest sphere that fits into the mask around it; what the mean over the sphere leaves is freed
-    of that filter by division in k-space (Schweser et al. 2011; Li, Wu and Liu 2011; Wu et al. 2012).
+    A field whose sources lie outside a sphere equals its own mean over that sphere. Each voxel takes the largest sphere
+    that fits into the mask around it; what the mean leaves is freed of that filter by division in k-space (Schweser et
+    al. 2011; Li, Wu and Liu 2011; Wu et al. 2012).
 
-    Args:
-        field_ppm: ``(X, Y, Z)``, total field.
-        mask: where it is known.
-        spacing_mm: voxel size, ``(3,)``.
-        radius_mm: of the largest sphere.
-        threshold: of the filter's size in k-space, below which a frequency is left out.
-
-    Returns:
-        The local field, 0 outside, and the mask in which it is known: the given one less one voxel of border.
-
-    Raises:
-        ImageError: not even the smallest sphere fits into the mask.
+    Attributes:
+        grid: of the transforms.
+        mask: where the total field is known.
+        spheres: spectra of those that found a place, from large to small.
+        choice: ``(X, Y, Z)``, 1 for the first of the spheres and so on, 0 where none fits.
+        inverse_filter: spectrum that undoes the largest.
     """
-    grid = FourierGrid.around(mask.shape, spacing_mm, radius_mm + float(np.max(spacing_mm)))
-    field_spectrum = grid.forward(np.where(mask, field_ppm, np.float32(0)))
-    mask_spectrum = grid.forward(mask.astype(np.float32))
-    rest = np.zeros(mask.shape, dtype=np.float32)
-    known = np.zeros(mask.shape, dtype=bool)
-    filter_spectrum = None
-    for radius in radii_mm(radius_mm, spacing_mm):
-        sphere = grid.sphere(radius)
-        fits = (grid.inverse(mask_spectrum * sphere) > _WHOLLY_INSIDE) & mask
-        new = fits & ~known
-        if not new.any():
-            continue
-        mean = grid.inverse(field_spectrum * sphere)
-        rest[new] = field_ppm[new] - mean[new]
-        known |= new
-        if filter_spectrum is None:  # that of the largest sphere which found a place
-            filter_spectrum = 1 - sphere
-    if filter_spectrum is None:
-        raise ImageError(
-            f"a mask too thin for a sphere of {radii_mm(radius_mm, spacing_mm)[-1]:.2g} mm radius",
-            "a body of tissue",
-            "Look at the mask, or give one of your own (--mask)",
-        )
-    usable = np.abs(filter_spectrum) > threshold
-    inverse_filter = np.divide(1, filter_spectrum, out=np.zeros_like(filter_spectrum), where=usable)
-    local = grid.inverse(grid.forward(rest) * inverse_filter)
-    return np.where(known, local, np.float32(0)), known
+
+    grid: FourierGrid
+    mask: Mask
+    spheres: tuple[Float32, ...]
+    choice: npt.NDArray[np.uint8]
+    inverse_filter: Float32
+
+    @classmethod
+    def within(
+        cls, mask: Mask, spacing_mm: npt.ArrayLike, *, radius_mm: float = 12.0, threshold: float = 0.05
+    ) -> VSharp:
+        """Find the spheres.
+
+        Args:
+            mask: ``(X, Y, Z)``.
+            spacing_mm: voxel size, ``(3,)``.
+            radius_mm: of the largest sphere.
+            threshold: of the filter's size in k-space, below which a frequency is left out.
+
+        Raises:
+            ImageError: not even the smallest sphere fits into the mask.
+        """
+        grid = FourierGrid.around(mask.shape, spacing_mm, radius_mm + float(np.max(spacing_mm)))
+        spectrum = grid.forward(mask.astype(np.float32))
+        choice = np.zeros(mask.shape, dtype=np.uint8)
+        spheres: list[Float32] = []
+        for radius in radii_mm(radius_mm, spacing_mm):
+            sphere = grid.sphere(radius)
+            new = (grid.inverse(spectrum * sphere) > _WHOLLY_INSIDE) & mask & (choice == 0)
+            if new.any():
+                spheres.append(sphere)
+                choice[new] = len(spheres)
+        if not spheres:
+            raise ImageError(
+                f"a mask too thin for a sphere of {radii_mm(radius_mm, spacing_mm)[-1]:.2g} mm radius",
+                "a body of tissue",
+                "Look at the mask, or give one of your own (--mask)",
+            )
+        largest = 1 - spheres[0]
+        usable = np.abs(largest) > threshold
+        inverse = np.divide(1, largest, out=np.zeros_like(largest), where=usable)
+        return cls(grid, mask, tuple(spheres), choice, inverse)
+
+    @property
+    def known(self) -> Mask:
+        """Where the local field comes out: the mask less about one voxel of its border."""
+        known: Mask = self.choice > 0
+        return known
+
+    def local(self, field_ppm: Float32) -> Float32:
+        """The part of a total field, ``(X, Y, Z)``, whose sources lie in the mask; 0 where it is not known."""
+        spectrum = self.grid.forward(np.where(self.mask, field_ppm, np.float32(0)))
+        rest = np.zeros_like(field_ppm)
+        for number, sphere in enumerate(self.spheres, start=1):
+            here = self.choice == number
+            rest[here] = field_ppm[here] - self.grid.inverse(spectrum * sphere)[here]
+        local = self.grid.inverse(self.grid.forward(rest) * self.inverse_filter)
+        return np.where(self.known, local, np.float32(0))

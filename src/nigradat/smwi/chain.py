@@ -11,9 +11,9 @@ import numpy as np
 import numpy.typing as npt
 
 from nigradat.errors import ImageError
-from nigradat.smwi.background import v_sharp
-from nigradat.smwi.field import check_phases, fit_field, phase_coherence
-from nigradat.smwi.inversion import field_direction, tkd, tv
+from nigradat.smwi.background import VSharp
+from nigradat.smwi.field import FieldMap, check_phases, fit_field, phase_coherence
+from nigradat.smwi.inversion import dipole_field, field_direction, tkd, tv
 from nigradat.smwi.masking import Mask, bounding_box, check_mask, largest_part, tissue_mask
 from nigradat.smwi.recipe import DEFAULT_RECIPE, OF_UNKNOWN_ORIGIN, SmwiRecipe
 from nigradat.smwi.weighting import smwi
@@ -79,28 +79,7 @@ def make_smwi(
     part = _cut(gre, box)
     tell("field of all echoes")
     total = fit_field(part, inside[box])
-    tell("background removal")
-    local, known = v_sharp(
-        total.field_ppm,
-        inside[box],
-        gre.spacing_mm,
-        radius_mm=recipe.sharp_radius_mm,
-        threshold=recipe.sharp_threshold,
-    )
-    tell("dipole inversion")
-    direction = field_direction(gre.affine, gre.b0_direction)
-    if recipe.inversion == "tkd":
-        chi = tkd(local, known, gre.spacing_mm, direction, threshold=recipe.tkd_threshold)
-    else:
-        chi = tv(
-            local,
-            known,
-            total.weight,
-            gre.spacing_mm,
-            direction,
-            lambda_ppm_mm=recipe.tv_lambda_ppm_mm,
-            iterations=recipe.tv_iterations,
-        )
+    local, chi, known = _local_and_chi(part, total, inside[box], recipe, tell)
     chi = np.where(known, chi - _zero_of(chi, known, part, recipe), np.float32(0))
     tell("weighting")
     whole = _spread(chi, box, inside.shape)
@@ -172,6 +151,39 @@ def check_same_grid(volume: Volume, shape: tuple[int, ...], affine: npt.ArrayLik
             f"at most {MAX_AFFINE_DISTANCE_MM:g} mm",
             "Resample it to the images' grid, or mend its header",
         )
+
+
+def _local_and_chi(
+    gre: MultiEchoGre, total: FieldMap, mask: Mask, recipe: SmwiRecipe, tell: Say
+) -> tuple[Float32, Float32, Mask]:
+    """Local field, susceptibility, and where both are known.
+
+    Background removal takes a little of the local field with it, near the border most. So it is done again with the
+    field that the map already explains taken off, of which nothing can be lost then.
+    """
+    spacing, direction = gre.spacing_mm, field_direction(gre.affine, gre.b0_direction)
+    sharp = VSharp.within(mask, spacing, radius_mm=recipe.sharp_radius_mm, threshold=recipe.sharp_threshold)
+    known = sharp.known
+    explained = chi = np.zeros_like(total.field_ppm)
+    for i in range(recipe.rounds):
+        tell(f"background and inversion, round {i + 1} of {recipe.rounds}")
+        local = np.where(known, explained + sharp.local(total.field_ppm - explained), np.float32(0))
+        if recipe.inversion == "tkd":
+            chi = tkd(local, known, spacing, direction, threshold=recipe.tkd_threshold)
+        else:
+            chi = tv(
+                local,
+                known,
+                total.weight,
+                spacing,
+                direction,
+                lambda_ppm_mm=recipe.tv_lambda_ppm_mm,
+                iterations=recipe.tv_iterations,
+                start=chi,
+            )
+        if i + 1 < recipe.rounds:
+            explained = dipole_field(chi, spacing, direction)
+    return local, chi, known
 
 
 def _usable(gre: MultiEchoGre, given: npt.NDArray[np.generic] | None) -> Mask:

@@ -34,10 +34,12 @@ class SmwiRecipe:
         inversion: from local field to susceptibility: ``tv`` (total variation, iterative) or ``tkd`` (thresholded
             k-space division).
         tv_lambda_ppm_mm: weight of the total variation (``tv`` only).
-        tv_iterations: how many (``tv`` only).
+        tv_iterations: how many in each round (``tv`` only).
         tkd_threshold: smallest size of the dipole kernel that is divided by (``tkd`` only).
         sharp_radius_mm: largest sphere of the background removal.
         sharp_threshold: smallest size of its kernel that is divided by.
+        rounds: how often background removal and inversion take turns; each round takes the background from what the
+            map so far does not explain.
         reference: what susceptibility 0 means: the mean over the ``mask``, over ``csf``, or as it comes (``none``).
 
     Raises:
@@ -49,10 +51,11 @@ class SmwiRecipe:
     combination: Combination = "rms"
     inversion: Inversion = "tv"
     tv_lambda_ppm_mm: float = 2e-4
-    tv_iterations: int = 15
+    tv_iterations: int = 6
     tkd_threshold: float = 0.15
     sharp_radius_mm: float = 12.0
     sharp_threshold: float = 0.05
+    rounds: int = 3
     reference: Reference = "mask"
 
     def __post_init__(self) -> None:
@@ -65,8 +68,9 @@ class SmwiRecipe:
         for name, top in (("tkd_threshold", 2 / 3), ("sharp_threshold", 1.0)):
             if not 0 < (value := getattr(self, name)) < top:
                 raise ConfigError(f"{name} {value:g}", f"a number above 0 and below {top:.2g}")
-        if self.tv_iterations < 1:
-            raise ConfigError(f"{self.tv_iterations} iterations", "at least one")
+        for name in ("tv_iterations", "rounds"):
+            if (value := getattr(self, name)) < 1:
+                raise ConfigError(f"{name} {value}", "at least 1")
 
     def to_json(self) -> dict[str, Any]:
         """As it stands in a sidecar: the parameters that had a part, and no others."""

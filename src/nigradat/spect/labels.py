@@ -37,8 +37,8 @@ def labeller(recipe: SbrRecipe, affine: AffineChoice = "auto") -> Callable[[Part
 def labelled(visit: Participant, found: SbrMeasurement) -> Participant:
     """A visit with the labels that its scan gives.
 
-    ``spect_software`` and ``sbr_method`` are ours. What the visit says of tracer, camera and reconstruction stays; where it
-    says nothing, the scan's header does as far as it can.
+    ``spect_software`` and ``sbr_method`` are ours. What the visit says of tracer, camera, reconstruction stays; where
+    it says nothing, the scan's header does as far as it can.
 
     Raises:
         CohortError: an SBR below 0, or a visit that names another program or method for them.

@@ -69,8 +69,8 @@ def read_normals(path: str | os.PathLike[str]) -> Normals:
     """Read a table of healthy persons.
 
     Args:
-        path: tab-separated text, one line a person, with the columns ``age``, ``scale`` (the same words in every line, as
-            ``nigradat sbr`` writes them) and any of ``striatum_right``, ``striatum_left``, ``caudate_right``, ... ,
+        path: tab-separated text, one line a person, with the columns ``age``, ``scale`` (the same words in every line,
+            as ``nigradat sbr`` writes them) and any of ``striatum_right``, ``striatum_left``, ``caudate_right``, ... ,
             ``posterior_putamen_left``.
 
     Raises:

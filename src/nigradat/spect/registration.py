@@ -74,7 +74,9 @@ class Alignment:
         if not unseen:
             return ()
         where = " and ".join(unseen)
-        return (f"No uptake stands out on the {where}: whether the regions lie right could be checked by the brain only.",)
+        return (
+            f"No uptake stands out on the {where}: whether the regions lie right could be checked by the brain only.",
+        )
 
 
 def register(scan: Volume) -> Alignment:
@@ -100,8 +102,8 @@ def check(scan: Volume, scan_from_mni: Float64) -> Alignment:
     """Whether a map can be believed: the brains overlap, and where striata stand out they lie where striata are.
 
     The hottest spot of each side must lie within 12 mm of the line from the putamen's centre, (+-26, 2, 2) mm, to the
-    caudate's: in disease the putamen fades first, and the spot moves along it. A side without a spot of 1.3 times the brain's
-    uptake cannot be checked so; :attr:`Alignment.notes` says it.
+    caudate's: in disease the putamen fades first, and the spot moves along it. A side without a spot of 1.3 times the
+    brain's uptake cannot be checked so; :attr:`Alignment.notes` says it.
 
     Raises:
         ImageError: with what was found.

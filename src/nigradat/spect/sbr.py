@@ -10,8 +10,8 @@ carries its own:
   ``SBR = (C_total / c_reference - V) / V_striatum`` with ``C_total = c_reference V + c_specific V_striatum``. Needs no
   recovery coefficient; is as right as the assumed volume (11.2 ml by default, a population's mean).
 
-Sources: Tossici-Bolt 2006 and EJNMMI Physics 2017, 4:8 (PMC5272851), figure 1, for the definition, the generous volume and
-the whole-brain reference; the volumes of interest are ours (:mod:`nigradat.spect.volumes_of_interest`).
+Sources: EJNMMI Physics 2017, 4:8 (PMC5272851), figure 1, for the definition, the generous volume and the whole-brain
+reference; the volumes of interest are ours (:mod:`nigradat.spect.volumes_of_interest`).
 """
 
 from __future__ import annotations
@@ -211,14 +211,15 @@ def measure_sbr(
 ) -> SbrMeasurement:
     """Measure the SBR of both striata in one DaT-SPECT.
 
-    The regions are laid over the scan; its counts are not interpolated. The result does not depend on the order in which
-    the voxels are stored.
+    The regions are laid over the scan; its counts are not interpolated. The result does not depend on the order in
+    which the voxels are stored.
 
     Args:
         scan: a reconstructed SPECT, or the path of one: a DICOM file or folder, or a NIfTI.
         recipe: method, reference and their numbers; default the mean over the volumes of interest.
         atlas: see :func:`~nigradat.spect.volumes_of_interest.read_atlas`; default our own.
-        alignment: where the pose is known; default it is found and checked (:func:`~nigradat.spect.registration.register`).
+        alignment: where the pose is known; default it is found and checked by
+            :func:`~nigradat.spect.registration.register`.
         affine: see :func:`nigradat.io.nifti.read_volume`.
 
     Raises:
@@ -346,7 +347,8 @@ def _hottest_mean(data: npt.NDArray[np.floating[Any]], found: Cover, volume_ml: 
     wanted = volume_ml / found.voxel_ml
     if wanted > values.size:
         raise ConfigError(
-            f"the hottest {volume_ml:g} ml of a search volume of {values.size * found.voxel_ml:.1f} ml", "less than that"
+            f"the hottest {volume_ml:g} ml of a search volume of {values.size * found.voxel_ml:.1f} ml",
+            "less than that",
         )
     weights = np.clip(wanted - np.arange(values.size), 0.0, 1.0)
     return float(weights @ values / wanted)

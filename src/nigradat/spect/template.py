@@ -1,4 +1,4 @@
-"""What a DaT-SPECT of a brain looks like, from ellipsoids alone: the target of the registration, and the digital striatum."""
+"""What a DaT-SPECT looks like, from ellipsoids alone: the registration's target, the digital striatum's ground."""
 
 from __future__ import annotations
 

@@ -4,8 +4,8 @@ The ellipsoids were fitted by overlap to the caudate nucleus and putamen of the 
 4.0; both sides share the shape) and to the outline of the MNI152 2009 template; no image of either is in the package.
 How well they fit is tested and stands in docs/explanation/sbr.md.
 
-A volume of interest is a rule, inside or outside, for points of MNI space. It is laid over a scan by asking that rule at
-points within each voxel (:func:`cover`), so the scan's counts are never interpolated.
+A volume of interest is a rule, inside or outside, for points of MNI space. It is laid over a scan by asking that rule
+at points within each voxel (:func:`cover`), so the scan's counts are never interpolated.
 """
 
 from __future__ import annotations
@@ -241,9 +241,7 @@ def own_atlas() -> Atlas:
         for part, ellipsoids in wide.items():
             region = union(f"search volume of the {side.value} {part}", [e.grown(SEARCH_MM) for e in ellipsoids])
             search[part, side] = own_side(region, side)  # type: ignore[index]
-        spilled = union(
-            f"volume around the {side.value} striatum", [e.grown(GENEROUS_MM) for e in (caudate, putamen)]
-        )
+        spilled = union(f"volume around the {side.value} striatum", [e.grown(GENEROUS_MM) for e in (caudate, putamen)])
         generous.append(own_side(spilled, side))
     striata = [grown for e in (CAUDATE, PUTAMEN) for grown in _both(e.grown(GENEROUS_MM))]
     within = [half for e in _HALF_BRAIN for half in _both(e.grown(-RIM_MM))]
@@ -309,8 +307,8 @@ def read_atlas(path: str | os.PathLike[str]) -> Atlas:
             if it has one, ``occipital``. Other names are passed over.
 
     Returns:
-        An atlas whose parts are those of the image. Volumes in which counts are gathered or hot voxels looked for (around
-        the striatum, the whole brain), and a missing occipital region, are our own.
+        An atlas whose parts are those of the image. Volumes in which counts are gathered or hot voxels looked for
+        (around the striatum, the whole brain), and a missing occipital region, are our own.
 
     Raises:
         ImageError: no such files, a part that is missing or empty, or that lies on the wrong side.
