@@ -82,7 +82,11 @@ def test_z_scores_need_healthy_persons_on_the_same_scale(call, scan, tmp_path):
 
 def test_bad_scans_end_with_a_message(call, tmp_path):
     call("sbr", tmp_path / "none.dcm").refused("does not exist")
-    write_volume(tmp_path / "noise.nii", np.random.default_rng(0).normal(9, 3, (40, 40, 40)).astype("f4"), np.diag([4.0, 4, 4, 1]))
+    write_volume(
+        tmp_path / "noise.nii",
+        np.random.default_rng(0).normal(9, 3, (40, 40, 40)).astype("f4"),
+        np.diag([4.0, 4, 4, 1]),
+    )
     call("sbr", tmp_path / "noise.nii", "--out", tmp_path / "out").refused("Expected")
     assert not (tmp_path / "out").exists()
 

@@ -320,3 +320,49 @@ def test_a_damaged_table_is_refused(tmp_path):
     path.write_text(whole.replace("sbr_left", "sbr_lefty"))
     with pytest.raises(ManifestError, match="is 'sbr_left' meant"):
         read_participants(path)
+
+
+# -- An image with two centres instead of two patches ------------------------------------------------------------------
+
+CUT = {"right_x": "11.5", "right_y": "-22", "right_z": "-13", "left_x": "-10.5", "left_y": "-22.5", "left_z": "-12"}
+
+
+def cut_line(i, **changes):
+    cells = {k: v for k, v in line(i).items() if k not in ("right", "left")}
+    return cells | {"image": f"s{i}_right.nii.gz"} | CUT | changes
+
+
+def test_an_image_with_centres_arrives(folder):
+    (row,) = read_manifest(write(folder, [cut_line(1)]))
+    assert row.right == row.left == folder / "s1_right.nii.gz"
+    assert row.centres_mm == ((11.5, -22.0, -13.0), (-10.5, -22.5, -12.0))
+
+
+def test_patches_and_images_may_stand_in_one_manifest(folder):
+    patches = dict.fromkeys(("image", *CUT), "n/a")
+    cut, whole = read_manifest(write(folder, [cut_line(1, right="n/a", left="n/a"), line(2) | patches]))
+    assert cut.centres_mm is not None
+    assert whole.centres_mm is None
+    assert whole.left == folder / "s2_left.nii.gz"
+
+
+@pytest.mark.parametrize(
+    ("changes", "words"),
+    [
+        ({"image": "none.nii"}, "does not exist"),
+        ({"image": "m.mat"}, "none of .nii, .nii.gz"),
+        ({"right_x": "n/a"}, "right_x 'n/a' is no number"),
+        ({"left_z": "1,5"}, "left_z '1,5' is no number"),
+        ({"right_x": "-11.5", "left_x": "10.5"}, "right_x -11.5 is not larger than left_x 10.5"),
+        ({"right": "s1_right.nii.gz", "left": "n/a"}, "right beside an image"),
+    ],
+)
+def test_a_wrong_image_or_centre_is_named(folder, changes, words):
+    (fault,) = faults(write(folder, [cut_line(1, **changes)]))
+    assert words in fault
+
+
+def test_an_image_without_all_centres_is_a_fault_of_the_header(folder):
+    cells = cut_line(1)
+    del cells["left_y"]
+    assert faults(write(folder, [cells])) == ("line 1: the column 'left_y' is missing",)

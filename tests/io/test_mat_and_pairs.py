@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import dataclasses
+
 import numpy as np
 import pytest
 from hypothesis import given, settings
@@ -9,10 +11,13 @@ from hypothesis import strategies as st
 from scipy.io import savemat
 
 from nigradat.anatomy import PATCH_SHAPE, Side, nominal_affine
-from nigradat.errors import ImageError, LateralityError, ManifestError, OrientationError
+from nigradat.errors import FieldOfViewError, ImageError, LateralityError, ManifestError, OrientationError
+from nigradat.io.inputs import read_inputs
+from nigradat.io.manifest import read_manifest
 from nigradat.io.mat import read_mat_pair
 from nigradat.io.nifti import write_volume
-from nigradat.io.pairs import find_pairs, read_pair
+from nigradat.io.pairs import find_pairs, read_pair, read_row
+from nigradat.pair import extract_pair
 
 
 def noise(seed=0):
@@ -208,3 +213,22 @@ def test_empty_and_missing_folders_are_refused(tmp_path):
         find_pairs(tmp_path)
     with pytest.raises(ImageError, match="is no folder"):
         find_pairs(tmp_path / "none")
+
+
+def test_a_line_with_image_and_centres_is_cut(tmp_path):
+    """The pair of read_row is the one that extract_pair cuts, and a window outside names the file."""
+    volume = np.random.default_rng(0).uniform(1, 2, (120, 120, 40)).astype(np.float32)
+    affine = np.diag([0.5, 0.5, 1.0, 1.0])
+    write_volume(tmp_path / "image.nii.gz", volume, affine)
+    header = "participant_id\tsession_id\timage\tright_x\tright_y\tright_z\tleft_x\tleft_y\tleft_z\n"
+    (tmp_path / "m.tsv").write_text(header + "sub-1\tses-2\timage.nii.gz\t35\t30\t20\t20\t30\t20\n", encoding="utf-8")
+    (row,) = read_manifest(tmp_path / "m.tsv", require_labels=False)
+    pair = read_row(row)
+    expected = extract_pair(volume, affine, (35, 30, 20), (20, 30, 20))
+    np.testing.assert_array_equal(pair.patches, expected.patches)
+    assert (pair.participant_id, pair.session_id) == ("sub-1", "ses-2")
+    (by_inputs,) = read_inputs([tmp_path / "m.tsv"])
+    np.testing.assert_array_equal(by_inputs.patches, expected.patches)
+    outside = dataclasses.replace(row, centres_mm=((59.0, 30.0, 20.0), (20.0, 30.0, 20.0)))
+    with pytest.raises(FieldOfViewError, match=r"image\.nii\.gz"):
+        read_row(outside)

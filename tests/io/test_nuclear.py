@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from itertools import permutations, product
+from pathlib import Path
 
 import nibabel as nib
 import numpy as np
@@ -153,6 +154,7 @@ def test_a_nifti_is_read_as_it_is(tmp_path):
     found = read_spect(tmp_path / "spect.nii.gz")
     assert np.array_equal(found.data, nib.load(tmp_path / "spect.nii.gz").get_fdata())
     assert found.source.kind == "nifti"
+    assert "spect.nii" not in to_json(found.source)
 
 
 # -- What is refused ----------------------------------------------------------------------------------------------
@@ -220,6 +222,11 @@ def test_only_words_of_our_own_travel(tmp_path, recwarn, capsys):
     said = to_json(scan.source) + "".join(str(w.message) for w in recwarn) + "".join(capsys.readouterr())
     for secret in (PLANTED, PLANTED.lower(), "19560704", "1.2.826", ".dcm"):
         assert secret not in said
+
+
+def test_the_page_on_privacy_lists_what_travels():
+    page = (Path(__file__).parents[2] / "docs" / "reference" / "privacy.md").read_text(encoding="utf-8")
+    assert all(f"`{name}`" in page for name in TRAVELLING_ATTRIBUTES)
 
 
 def test_a_header_that_tells_nothing_gives_no_attribute(tmp_path):

@@ -351,10 +351,6 @@ def test_labels_can_come_from_a_scan(tmp_path):
         value = float(scan.read_text())
         return dataclasses.replace(visit, sbr_right=value, sbr_left=value / 2, sbr_method="here")
 
-    cohort = pack_cohort(path, tmp_path / "out", label=label)
-    assert cohort.sbr.tolist() == [[1.0, 0.5], [2.0, 1.0]]
-    assert cohort.sbr_scale["sbr_method"] == ["here"]
-
     def fail(visit, scan):
         raise ImageError(f"{scan.name} is dark")
 
@@ -362,6 +358,10 @@ def test_labels_can_come_from_a_scan(tmp_path):
     mixed = [row(tmp_path, 1, spect="spect1.dcm", **unlabelled), row(tmp_path, 2, spect="spect2.dcm")]
     told = packing_faults(write_manifest(tmp_path, mixed), label=label)
     assert any(fault.startswith("sbr_method is mixed: here (1), n/a (1)") for fault in told)
+    path = write_manifest(tmp_path, [row(tmp_path, i, **unlabelled, spect=f"spect{i}.dcm") for i in (1, 2)])
+    cohort = pack_cohort(path, tmp_path / "out", label=label)
+    assert cohort.sbr.tolist() == [[1.0, 0.5], [2.0, 1.0]]
+    assert cohort.sbr_scale["sbr_method"] == ["here"]
 
 
 def test_the_same_voxels_in_two_visits_are_refused(tmp_path):

@@ -28,7 +28,11 @@ def run(
         ),
     ] = None,
     atlas: Annotated[
-        Path | None, typer.Option("--atlas", help="Another atlas in MNI152 space: NIfTI with the names of its structures beside it (.json, .tsv).")
+        Path | None,
+        typer.Option(
+            "--atlas",
+            help="Another atlas in MNI152 space: NIfTI with the names of its structures beside it (.json, .tsv).",
+        ),
     ] = None,
     no_refine: Annotated[
         bool,
@@ -63,7 +67,7 @@ def run(
     if centres is None:
         require_extra("locate", "SimpleITK", "nilearn")
     refuse_used_folder(out)
-    volume = read_image(image, series=series, affine=choice)
+    volume = locating.with_provenance(read_image(image, series=series, affine=choice), image)
     if centres is not None:
         found = locating.given(volume, points.read_centres(centres, volume.affine, choice), centres.name)
     else:

@@ -439,16 +439,18 @@ def _map(
         heads = model.model.heads(torch.from_numpy(features).to(device, dtype))
         predicted = heads.double().cpu().numpy() * model.spec.sbr_max
     joint = model.spec.sharing == "shared"
-    flat, spread = np.full((2, len(features), 2, 2), np.nan), np.full((2, 2), np.nan)
-    for sides in (model.model.sides,) if joint else tuple((side,) for side in model.model.sides):
+    by_tsne, by_pca = (np.full((len(features), 2, 2), np.nan) for _ in range(2))
+    explained = np.full((2, 2), np.nan)
+    answered = model.model.sides
+    for sides in (answered,) if joint else tuple((side,) for side in answered):
         of = [side.index for side in sides]
         points = features[:, of].reshape(len(features) * len(of), -1)
-        components, explained = _plane(points)
-        flat[0][:, of] = tsne(points, perplexity=perplexity, seed=seed).reshape(-1, len(of), 2)
-        flat[1][:, of], spread[of] = components.reshape(-1, len(of), 2), explained
+        by_tsne[:, of] = tsne(points, perplexity=perplexity, seed=seed).reshape(-1, len(of), 2)
+        components, explained[of] = _plane(points)
+        by_pca[:, of] = components.reshape(-1, len(of), 2)
     found = find_neighbours(features, sbr, patients, k)
     scores = neighbour_scores(found, sbr, predicted, patients, seed=seed)
-    return FeatureMap(name, title, joint, flat[0], flat[1], spread, predicted, found, scores)
+    return FeatureMap(name, title, joint, by_tsne, by_pca, explained, predicted, found, scores)
 
 
 def _plane(points: Features) -> tuple[Array, Array]:

@@ -1,7 +1,7 @@
 """Reconstructed SPECT from a scanner: NM DICOM (one file of many frames) or NIfTI, as a volume with its orientation.
 
 Of a DICOM header numbers and a few words of our own travel (:data:`TRAVELLING_ATTRIBUTES`), nothing else: no name, no
-date, no description, and for the file's name a piece of a hash.
+date, no description, and for the file's name a piece of a hash (of a NIfTI's bytes, of a DICOM's series).
 
 Sources: DICOM PS3.3 C.8.4.9 (NM Multi-frame), C.8.4.11 (NM Detector), C.8.4.15 (NM Reconstruction: the sign of Spacing
 Between Slices says on which side of the first slice the others lie).
@@ -20,6 +20,7 @@ from nigradat.errors import ImageError, MissingExtraError, OrientationError
 from nigradat.io.archive import ScanFiles, find_files
 from nigradat.io.dicom import sort_slices
 from nigradat.io.dicom_frames import is_dicom, quietly, read_frames, read_pixels
+from nigradat.io.files import sha256_of
 from nigradat.io.nifti import AffineChoice, read_volume
 from nigradat.io.series import maker_of, token_of
 from nigradat.volume import Source, Volume
@@ -71,7 +72,7 @@ def read_spect(path: str | os.PathLike[str], affine: AffineChoice = "auto") -> V
     given = Path(path)
     if given.name.lower().endswith((".nii", ".nii.gz")):
         data, matrix = read_volume(given, affine)
-        return Volume(data, matrix, Source((given.name,), "nifti"))
+        return Volume(data, np.asarray(matrix, dtype=np.float64), Source((token_of(sha256_of(given)),), "nifti"))
     files = find_files(given)
     scans = [file for file in files.paths if is_dicom(file)]
     if not scans:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
@@ -22,8 +23,8 @@ from nigradat.locate.quality import volume_flags
 from nigradat.locate.refine import MIN_CORRELATION, Refined, refine
 from nigradat.locate.registration import Alignment, follow, register
 from nigradat.pair import Flag, NigralPair, extract_pair
-from nigradat.smwi.recipe import SIDECAR_KEY
-from nigradat.volume import Volume
+from nigradat.smwi.recipe import SIDECAR_KEY, sidecar_of
+from nigradat.volume import Source, Volume
 
 Float64 = npt.NDArray[np.float64]
 
@@ -196,6 +197,29 @@ def write_located(
         headline = f"{title} (confidence {located.confidence:.2f})"
         (folder / "located.png").write_bytes(locate_png(volume, located.centres, headline, notes))
     return Path(out)
+
+
+def with_provenance(volume: Volume, image: str | os.PathLike[str]) -> Volume:
+    """The same volume, with the sources and steps that a sidecar of this package beside its file tells.
+
+    Nothing is taken from a sidecar of another program, which may name a patient.
+    """
+    path = sidecar_of(image)
+    if path.suffix != ".json" or not path.is_file():
+        return volume
+    try:
+        told = json.loads(path.read_text(encoding="utf-8"))
+        if told["GeneratedBy"]["Name"] != "nigradat":
+            return volume
+        source = Source(
+            (*map(str, told["Sources"]), *volume.source.files),
+            str(told["SourceKind"]),
+            dict(told["SourceAttributes"]),
+            (*map(str, told["Steps"]), *volume.source.steps),
+        )
+    except (OSError, ValueError, KeyError, TypeError):
+        return volume
+    return replace(volume, source=source)
 
 
 def located_to_json(located: Located) -> dict[str, Any]:

@@ -91,11 +91,11 @@ def striatal_head(
     Raises:
         ConfigError: a reflection, or an uptake below 0.
     """
-    pose = np.eye(4) if scan_from_mni is None else check_affine_map(scan_from_mni)
-    affine = np.diag([voxel_mm] * 3 + [1.0])
+    pose: Float64 = np.eye(4) if scan_from_mni is None else check_affine_map(scan_from_mni)
+    affine: Float64 = np.diag([voxel_mm] * 3 + [1.0])
     middle = pose[:3, :3] @ _HEAD_CENTRE_MM + pose[:3, 3]
     affine[:3, 3] = middle - voxel_mm * (np.array(shape) - 1) / 2
-    index_to_mni = np.linalg.inv(pose) @ affine
+    index_to_mni: Float64 = np.linalg.inv(pose) @ affine
     truth: Mapping[tuple[Part, Side], float] = {
         (part, side): (right if side is Side.RIGHT else left).of(part) for part in DISJOINT_PARTS for side in Side
     }

@@ -60,5 +60,6 @@ def labelled(visit: Participant, found: SbrMeasurement) -> Participant:
         tracer=visit.tracer or told.get("tracer"),
         spect_device=visit.spect_device or told.get("manufacturer"),
         spect_reconstruction=visit.spect_reconstruction or told.get("reconstruction"),
-        **ours,
+        spect_software=ours["spect_software"],
+        sbr_method=ours["sbr_method"],
     )

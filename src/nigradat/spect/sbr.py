@@ -239,7 +239,8 @@ def measure_sbr(
     given = scan if isinstance(scan, Volume) else read_spect(scan, affine)
     if not np.isfinite(given.data).all():
         raise ImageError(f"{int((~np.isfinite(given.data)).sum())} voxels of the scan are no number", "finite counts")
-    ordered = Volume(*to_patch_axes(given.data, given.affine), given.source)
+    data, matrix = to_patch_axes(given.data, given.affine)
+    ordered = Volume(data.astype(np.float32), np.asarray(matrix, dtype=np.float64), given.source)
     pose = alignment or register(ordered)
     laid = lay_regions(chosen, regions, ordered.affine, ordered.data.shape, pose.scan_from_mni)
     parts = laid.measure(ordered.data)

@@ -315,7 +315,8 @@ def read_atlas(path: str | os.PathLike[str]) -> Atlas:
         OrientationError: see :func:`nigradat.io.nifti.read_volume`.
     """
     source = Path(path)
-    data, affine = read_volume(source)
+    data, matrix = read_volume(source)
+    affine = np.asarray(matrix, dtype=np.float64)
     labels = np.rint(data).astype(np.int64)
     named = _read_names(source.with_name(source.name.removesuffix(".gz").removesuffix(".nii") + ".tsv"))
     ours = own_atlas()
@@ -325,7 +326,8 @@ def read_atlas(path: str | os.PathLike[str]) -> Atlas:
             part: [index for index, name in named if name == f"{word}_{side.value}"] for word, part in _NAMES.items()
         }
         found["putamen"] = found["putamen"] or found["anterior putamen"] + found["posterior putamen"]
-        missing = [part for part in ("caudate", "putamen") if not found[part]]  # type: ignore[index]
+        needed: tuple[Part, ...] = ("caudate", "putamen")
+        missing = [part for part in needed if not found[part]]
         if missing:
             raise ImageError(
                 f"{source}: no {' and no '.join(missing)} on the {side.value}",
