@@ -68,8 +68,8 @@ def run(
         require_extra("locate", "SimpleITK", "nilearn")
     refuse_used_folder(out)
     volume = locating.with_provenance(read_image(image, series=series, affine=choice), image)
-    if centres is not None:
-        found = locating.given(volume, points.read_centres(centres, volume.affine, choice), centres.name)
+    if centres is not None:  # the file's name may be a patient's and stays out
+        found = locating.given(volume, points.read_centres(centres, volume.affine, choice), f"a {centres.suffix} file")
     else:
         found = locating.locate_nigrosomes(
             volume,
