@@ -83,6 +83,8 @@ def test_each_side_lies_on_its_side_and_mirrors_the_other():
             assert ((points[inside, 0] > 0) == (side is Side.RIGHT)).all()
             assert np.array_equal(inside, regions[part, side.other].contains(points * [-1, 1, 1]))
     for side in Side:
+        caudate, putamen = (atlas.search[part, side].contains(points) for part in ("caudate", "putamen"))
+        assert not (caudate & putamen).any()
         inside = atlas.generous[side.index].contains(points)
         assert ((points[inside, 0] > 0) == (side is Side.RIGHT)).all()
         assert inside[atlas.parts["striatum", side].contains(points)].all()

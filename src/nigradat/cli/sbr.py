@@ -91,7 +91,8 @@ def run(
         print_json(sbr_facts(found, scores, facts) | {"folder": out})
         return
     heading, rows = sbr_rows(found, scores)
-    print_table(f"SBR by {found.recipe.describe()}", heading, rows)
+    print_table(f"SBR, {found.recipe.method}", heading, rows)
+    print(f"Scale: {found.recipe.describe()}.")
     overlap = found.alignment.overlap
     print(f"Tracer {facts['tracer'] or 'n/a'}; brain overlap with the template {overlap or 0:.2f} (Dice).")
     for note in found.alignment.notes:

@@ -178,9 +178,7 @@ def standard_shapes() -> dict[int, Field]:
         nigrosome-1), :data:`N1_BIT` and :data:`RN_BIT`.
     """
     index = np.indices(PATCH_SHAPE, dtype=np.float64)
-    a, lat, s = (
-        ((index[axis] - PATCH_CENTRE[axis]) * PATCH_SPACING_MM[axis]).astype(np.float32) for axis in range(3)
-    )
+    a, lat, s = (((index[axis] - PATCH_CENTRE[axis]) * PATCH_SPACING_MM[axis]).astype(np.float32) for axis in range(3))
     grid = Grid(a, lat, s, np.eye(3), np.zeros(3), PATCH_SPACING_MM)
     plain = np.zeros(PATCH_SHAPE, dtype=np.float32)
     found: dict[int, Field] = {}

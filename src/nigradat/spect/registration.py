@@ -75,7 +75,7 @@ class Alignment:
             return ()
         where = " and ".join(unseen)
         return (
-            f"No uptake stands out on the {where}: whether the regions lie right could be checked by the brain only.",
+            f"No uptake stands out on the {where}: the place of the regions is checked by the brain's outline only.",
         )
 
 

@@ -69,9 +69,14 @@ class Ellipsoid:
 
     def contains(self, points_mm: Float64) -> Mask:
         """Which of the points ``(n, 3)`` lie inside."""
-        scaled = (points_mm - self.centre_mm) @ np.linalg.inv(np.array(self.axes_mm))
-        inside: Mask = np.einsum("ij,ij->i", scaled, scaled) <= 1.0
+        inside: Mask = self.level(points_mm) <= 1.0
         return inside
+
+    def level(self, points_mm: Float64) -> Float64:
+        """Of points ``(n, 3)``: 0 at the centre, 1 on the surface, growing with the square of the distance."""
+        scaled = (points_mm - self.centre_mm) @ np.linalg.inv(np.array(self.axes_mm))
+        square: Float64 = np.einsum("ij,ij->i", scaled, scaled)
+        return square
 
     @property
     def box_mm(self) -> Float64:
@@ -103,7 +108,7 @@ class Atlas:
         name: for the records.
         parts: the parts of each striatum; caudate, putamen and striatum at least.
         references: where tracer binds to nothing specific.
-        search: around caudate, putamen and striatum, for the hottest voxels.
+        search: around caudate, putamen and striatum, for the hottest voxels; those of caudate and putamen share none.
         generous: around each striatum, wide enough for all counts that spill out of it, right first. It ends at the
             midline.
     """
@@ -237,10 +242,12 @@ def own_atlas() -> Atlas:
         parts["striatum", side] = union(f"{side.value} striatum", [caudate, putamen])
         for part, ahead in (("anterior putamen", True), ("posterior putamen", False)):
             parts[part, side] = _cut(f"{side.value} {part}", whole, 1, COMMISSURE_Y_MM, above=ahead)  # type: ignore[index]
-        wide = {"caudate": [caudate], "putamen": [putamen], "striatum": [caudate, putamen]}
-        for part, ellipsoids in wide.items():
-            region = union(f"search volume of the {side.value} {part}", [e.grown(SEARCH_MM) for e in ellipsoids])
+        near = {"caudate": (caudate, putamen), "putamen": (putamen, caudate)}
+        for part, (own, other) in near.items():
+            region = _nearest(f"search volume of the {side.value} {part}", own.grown(SEARCH_MM), other.grown(SEARCH_MM))
             search[part, side] = own_side(region, side)  # type: ignore[index]
+        both = union(f"search volume of the {side.value} striatum", [e.grown(SEARCH_MM) for e in (caudate, putamen)])
+        search["striatum", side] = own_side(both, side)
         spilled = union(f"volume around the {side.value} striatum", [e.grown(GENEROUS_MM) for e in (caudate, putamen)])
         generous.append(own_side(spilled, side))
     striata = [grown for e in (CAUDATE, PUTAMEN) for grown in _both(e.grown(GENEROUS_MM))]
@@ -270,6 +277,17 @@ def union(name: str, of: Sequence[Ellipsoid], without: Sequence[Ellipsoid] = ())
 
     boxes = np.stack([ellipsoid.box_mm for ellipsoid in of])
     return Region(name, contains, np.stack([boxes[:, 0].min(axis=0), boxes[:, 1].max(axis=0)]))
+
+
+def _nearest(name: str, own: Ellipsoid, other: Ellipsoid) -> Region:
+    """All points in one ellipsoid that lie, measured in its own size, no deeper in another."""
+
+    def contains(points: Float64) -> Mask:
+        level = own.level(points)
+        inside: Mask = (level <= 1.0) & (level < other.level(points))
+        return inside
+
+    return Region(name, contains, own.box_mm)
 
 
 def own_side(region: Region, side: Side) -> Region:
