@@ -73,7 +73,7 @@ def run_participants(
         OutputError: ``out`` is no derivatives data set, or lies inside ``raw`` where visits are looked for.
 
     Example:
-        >>> nigradat.run_participants("bids", "derivatives/nigradat", workers=4).failed         # doctest: +SKIP
+        >>> run_participants("bids", "derivatives/nigradat", workers=4).failed                  # doctest: +SKIP
     """
     source, target = Path(raw).absolute(), Path(out).absolute()
     settings = settings or Settings()

@@ -45,6 +45,7 @@ _STEP_MM: Final = 0.5
 _CORNER_MM: Final = (-24.0, -32.0, -26.0)
 _SHAPE: Final = (97, 61, 53)
 _EDGE_MM: Final = 0.6
+_SD_OF_SEMI: Final = 0.48  # standard deviation along an axis of a superellipsoid of power 2.6, over its semi-axis
 
 
 @dataclass(frozen=True, eq=False)
@@ -110,18 +111,14 @@ def parametric_atlas() -> Atlas:
     """The package's own atlas, on a grid of 0.5 mm around the midbrain; the left side is the right one mirrored."""
     i, j, k = (corner + _STEP_MM * np.arange(n) for corner, n in zip(_CORNER_MM, _SHAPE, strict=True))
     x, y, z = np.meshgrid(i, j, k, indexing="ij")
-    long, across = np.array(NIGRA_LONG), np.array(NIGRA_ACROSS)
-    long = long / np.linalg.norm(long)
-    across = across - (across @ long) * long
-    across /= np.linalg.norm(across)
-    axes = np.stack([long, np.cross(long, across), across])
+    axes = _nigra_axes()
     sides: dict[str, list[Float64]] = {"nigra": [], "compact": [], "red": []}
     for side in Side:
         points = np.stack([x if side is Side.RIGHT else -x, y, z], axis=-1)
         own = (points - NIGRA_CENTRE_MM) @ axes.T / NIGRA_SEMI_MM
         radius = (np.abs(own) ** SN_POWER).sum(-1) ** (1 / SN_POWER)
         nigra = _soft((1 - radius) * NIGRA_SEMI_MM[2])
-        compact = nigra * _soft((COMPACT_DEPTH - own[..., 2] - own[..., :2] @ COMPACT_TILT) * NIGRA_SEMI_MM[2])
+        compact = nigra * _soft(_compact_depth(own) * NIGRA_SEMI_MM[2])
         red = np.linalg.norm((points - RED_NUCLEUS_CENTRE_MM) / _red_semi(), axis=-1)
         for name, value in (("nigra", nigra), ("compact", compact), ("red", _soft((1 - red) * min(_red_semi())))):
             sides[name].append(value)
@@ -138,7 +135,7 @@ def read_atlas(
 
     Either a label image (three axes, whole numbers), whose structures may hold both sides, or maps of probability (four
     axes), 0 to 1 or 0 to 255. Needed are substantia nigra (whole, or pars compacta and reticulata) and red nucleus.
-    Where there is no pars compacta, the posteromedial half of the nigra stands in.
+    Where there is no pars compacta, the layer that ours has is cut from the nigra, in its own axes and sizes.
 
     Args:
         path: the image.
@@ -177,7 +174,7 @@ def read_atlas(
     layers = [maps[kind] for kind in ("nigra", "compact", "reticulate") if kind in maps]
     nigra = np.clip(np.sum(layers, axis=0), 0, 1).astype(np.float32)
     _check_there(stem, "substantia nigra", nigra)
-    compact = maps["compact"] if "compact" in maps else _posteromedial_half(nigra, corner)
+    compact = maps["compact"] if "compact" in maps else _compact_layer(nigra, corner)
     return Atlas(stem, corner, nigra, compact, maps["red"])
 
 
@@ -283,19 +280,34 @@ def _both_sides(parts: Sequence[tuple[Side | None, Float32]], affine: Float64) -
     return np.clip(out, 0, 1)
 
 
-def _posteromedial_half(nigra: Float32, affine: Float64) -> Float32:
-    """The half of each nigra behind the plane through its centre that its two longer axes span."""
+def _compact_layer(nigra: Float32, affine: Float64) -> Float32:
+    """The pars compacta of a nigra in one piece: the layer that ours has, in the nigra's own axes and sizes."""
     out = np.zeros_like(nigra)
     for side in Side:
+        mirror = np.array([1.0 if side is Side.RIGHT else -1.0, 1.0, 1.0])
         points, weights = _points(nigra[side.index], affine)
+        points = points * mirror
         centre = np.average(points, axis=0, weights=weights)
-        _, axes = np.linalg.eigh(np.cov((points - centre).T, aweights=weights))
-        across = axes[:, 0]
-        lateral = 1 if side is Side.RIGHT else -1
-        if across @ (lateral * NIGRA_ACROSS[0], NIGRA_ACROSS[1], NIGRA_ACROSS[2]) < 0:
-            across = -across
+        values, vectors = np.linalg.eigh(np.cov((points - centre).T, aweights=weights))
+        # from the thinnest to the longest: across, slope, long; each turned as ours is
+        own_axes = vectors.T[::-1] * np.sign((vectors.T[::-1] * _nigra_axes()).sum(axis=1))[:, None]
+        semi = np.sqrt(values[::-1]) / _SD_OF_SEMI
         index = np.argwhere(nigra[side.index] > 0)
-        behind = (index @ affine[:3, :3].T + affine[:3, 3] - centre) @ across < 0
-        chosen = tuple(index[behind].T)
+        own = ((index @ affine[:3, :3].T + affine[:3, 3]) * mirror - centre) @ own_axes.T / semi
+        chosen = tuple(index[_compact_depth(own) > 0].T)
         out[side.index][chosen] = nigra[side.index][chosen]
     return out
+
+
+def _nigra_axes() -> Float64:
+    """Unit vectors in rows, for the right side: along the nigra, down its slope, across."""
+    long, across = np.array(NIGRA_LONG), np.array(NIGRA_ACROSS)
+    long = long / np.linalg.norm(long)
+    across = across - (across @ long) * long
+    across /= np.linalg.norm(across)
+    return np.stack([long, np.cross(long, across), across])
+
+
+def _compact_depth(own: Float64) -> Float64:
+    """How deep points lie in the compact layer, in half thicknesses of the nigra; ``own`` is 1 at its surface."""
+    return np.asarray(COMPACT_DEPTH - own[..., 2] - own[..., :2] @ COMPACT_TILT, dtype=np.float64)
