@@ -61,7 +61,7 @@ def expected(ask, way):
 
 
 def check_schema(data: dict) -> None:
-    assert set(data) == {"model", "patients"}
+    assert set(data) == {"model", "yield", "patients"}
     assert isinstance(data["model"], dict)
     for patient in data["patients"]:
         assert set(patient) == {"id", "session", "right", "left", "flags"}

@@ -8,7 +8,7 @@ from pathlib import Path
 import nibabel as nib
 import numpy as np
 import pytest
-from hypothesis import given
+from hypothesis import assume, given
 from hypothesis import strategies as st
 
 from nigradat.errors import ConfigError, ImageError, OrientationError
@@ -200,6 +200,7 @@ def test_a_phase_in_no_unit_is_refused(ranges, unit, words):
 
 @given(half=st.floats(0.01, 1e5), echoes=st.integers(1, 4))
 def test_any_full_symmetric_range_becomes_a_full_turn(half, echoes):
+    assume(not 165 < half < 180)  # close to 180 it is taken as degrees, and need not be quite full
     scale = phase_scale([(-half, half)] * echoes, "")
     values = np.linspace(-half, half, 7, dtype=np.float32)
     assert np.allclose(to_radians(values, scale), np.linspace(-np.pi, np.pi, 7), atol=0.07)
