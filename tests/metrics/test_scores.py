@@ -176,7 +176,8 @@ def test_aurc_is_a_mean_over_the_orders_of_ties_and_lies_between_best_and_worst(
     assert float(sc.aurc(loss, loss)) - 1e-9 <= found <= float(sc.aurc(loss, -loss)) + 1e-9
     rng = np.random.default_rng(0)
     broken = [float(sc.aurc(loss, spread + 1e-6 * rng.uniform(size=spread.size))) for _ in range(300)]
-    assert np.mean(broken) == pytest.approx(found, abs=0.35 / np.sqrt(300) * 4 + 1e-9)
+    # six standard errors of the mean of the random orders themselves
+    assert np.mean(broken) == pytest.approx(found, abs=6 * np.std(broken, ddof=1) / np.sqrt(300) + 1e-9)
     order = rng.permutation(loss.size)
     assert float(sc.aurc(loss[order], spread[order])) == pytest.approx(found)
 
