@@ -17,8 +17,8 @@ from nigradat.pair import NigralPair
 
 MakeCohort = Callable[..., PackedCohort]
 
-# No test is timed, so neither are the examples of a property. The check before a landing draws the same examples each time
-# (HYPOTHESIS_PROFILE=nigradat-ci): it judges the change, not the draw.
+# No test is timed, so neither are the examples of a property. The check before a landing draws the same examples each
+# time (HYPOTHESIS_PROFILE=nigradat-ci): it judges the change, not the draw.
 settings.register_profile("nigradat", deadline=None)
 settings.register_profile("nigradat-ci", deadline=None, derandomize=True)
 settings.load_profile(os.environ.get("HYPOTHESIS_PROFILE", "nigradat"))

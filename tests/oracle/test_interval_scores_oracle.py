@@ -9,13 +9,6 @@ from nigradat.metrics import scores as sc
 pytestmark = pytest.mark.oracle
 
 
-@pytest.fixture
-def predictions():
-    rng = np.random.default_rng(8)
-    mean, sd = rng.uniform(0.5, 5, 90), rng.uniform(0.1, 1.2, 90)
-    return mean + sd * rng.standard_t(4, 90), mean, sd
-
-
 def test_likelihood_and_calibration_equal_uncertainty_toolbox(predictions):
     rules = pytest.importorskip("uncertainty_toolbox.metrics_scoring_rule")
     calibration = pytest.importorskip("uncertainty_toolbox.metrics_calibration")

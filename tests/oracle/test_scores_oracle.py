@@ -10,13 +10,6 @@ from nigradat.metrics.conformal import conformal_quantile
 pytestmark = pytest.mark.oracle
 
 
-@pytest.fixture
-def predictions():
-    rng = np.random.default_rng(21)
-    mean, sd = rng.uniform(0.5, 5, 80), rng.uniform(0.1, 1.2, 80)
-    return mean + sd * rng.standard_t(4, 80), mean, sd
-
-
 def test_crps_equals_properscoring(predictions):
     properscoring = pytest.importorskip("properscoring")
     y, mean, sd = predictions

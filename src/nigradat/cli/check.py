@@ -2,12 +2,19 @@
 
 from __future__ import annotations
 
-from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Any
 
-import typer
-
-from nigradat.cli.console import Affine, Json, check_affine_choice, print_json, print_table
+from nigradat.cli.console import (
+    Affine,
+    Inputs,
+    Json,
+    LeftPatch,
+    Model,
+    RightPatch,
+    check_affine_choice,
+    print_json,
+    print_table,
+)
 
 if TYPE_CHECKING:
     from nigradat.quality.check import PairQuality
@@ -16,13 +23,10 @@ NAME = "check"
 
 
 def run(
-    model: Annotated[Path, typer.Option("--model", "-m", help="Folder of a trained or imported model.")],
-    inputs: Annotated[
-        list[Path] | None,
-        typer.Argument(help="A .mat, a manifest (.tsv), a packed cohort or a folder of patches; or several."),
-    ] = None,
-    right: Annotated[Path | None, typer.Option("--right", help="Right patch (NIfTI), together with --left.")] = None,
-    left: Annotated[Path | None, typer.Option("--left", help="Left patch (NIfTI), together with --right.")] = None,
+    model: Model,
+    inputs: Inputs = None,
+    right: RightPatch = None,
+    left: LeftPatch = None,
     affine: Affine = "auto",
     as_json: Json = False,
 ) -> None:

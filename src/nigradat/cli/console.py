@@ -5,6 +5,7 @@ from __future__ import annotations
 import sys
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
+from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, cast
 
 import typer
@@ -14,6 +15,14 @@ if TYPE_CHECKING:
     from nigradat.io.nifti import AffineChoice
     from nigradat.study.progress import Tally
 
+Model = Annotated[Path, typer.Option("--model", "-m", help="Folder of a trained or imported model.")]
+Source = Annotated[Path, typer.Argument(metavar="INPUT", help="A .mat, a manifest, a packed cohort or a folder.")]
+Inputs = Annotated[
+    list[Path] | None,
+    typer.Argument(help="A .mat, a manifest (.tsv), a packed cohort or a folder of patches; or several."),
+]
+RightPatch = Annotated[Path | None, typer.Option("--right", help="Right patch (NIfTI), together with --left.")]
+LeftPatch = Annotated[Path | None, typer.Option("--left", help="Left patch (NIfTI), together with --right.")]
 Json = Annotated[bool, typer.Option("--json", help="Print the result as JSON on standard output.")]
 Seed = Annotated[int, typer.Option("--seed", min=0, max=2**31 - 1, help="Same seed, same result.")]
 Affine = Annotated[

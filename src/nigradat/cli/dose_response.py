@@ -7,15 +7,15 @@ from typing import Annotated
 
 import typer
 
-from nigradat.cli.console import Json, Limit, Seed, print_json, print_values, require_extra
+from nigradat.cli.console import Json, Limit, Model, Seed, Source, print_json, print_values, require_extra
 
 NAME = "dose-response"
 
 
 def run(
-    source: Annotated[Path, typer.Argument(metavar="INPUT", help="A .mat, a manifest, a packed cohort or a folder.")],
+    source: Source,
     out: Annotated[Path, typer.Argument(help="New folder for table and figure.")],
-    model: Annotated[Path, typer.Option("--model", "-m", help="Folder of a trained or imported model.")],
+    model: Model,
     levels: Annotated[
         str, typer.Option("--levels", help="Painted intensities, in units of the patch's mean.")
     ] = "0.4,0.6,0.8,1,1.2",

@@ -11,6 +11,7 @@ from nigradat.cli.console import (
     Affine,
     Json,
     Seed,
+    Source,
     check_affine_choice,
     check_choice,
     print_json,
@@ -34,7 +35,7 @@ UNEXPLAINED_SBR = 1e-3
 
 def run(
     model: Annotated[Path, typer.Argument(help="Folder of a trained or imported model.")],
-    source: Annotated[Path, typer.Argument(metavar="INPUT", help="A .mat, a manifest, a packed cohort or a folder.")],
+    source: Source,
     out: Annotated[Path, typer.Argument(help="New folder for the maps.")],
     method: Annotated[
         str,

@@ -7,15 +7,15 @@ from typing import Annotated
 
 import typer
 
-from nigradat.cli.console import Json, Limit, Seed, print_json, print_values, progress_bar, require_extra
+from nigradat.cli.console import Json, Limit, Model, Seed, Source, print_json, print_values, progress_bar, require_extra
 
 NAME = "faithfulness"
 
 
 def run(
-    source: Annotated[Path, typer.Argument(metavar="INPUT", help="A .mat, a manifest, a packed cohort or a folder.")],
+    source: Source,
     out: Annotated[Path, typer.Argument(help="New folder for table and figure.")],
-    model: Annotated[Path, typer.Option("--model", "-m", help="Folder of a trained or imported model.")],
+    model: Model,
     layer: Annotated[
         str, typer.Option("--layer", help="last, third, a layer's name, or voxels for gradient maps.")
     ] = "last",

@@ -7,15 +7,15 @@ from typing import Annotated
 
 import typer
 
-from nigradat.cli.console import Json, Limit, Seed, print_json, print_values, require_extra
+from nigradat.cli.console import Json, Limit, Model, Seed, Source, print_json, print_values, require_extra
 
 NAME = "mis-centring"
 
 
 def run(
-    source: Annotated[Path, typer.Argument(metavar="INPUT", help="A .mat, a manifest, a packed cohort or a folder.")],
+    source: Source,
     out: Annotated[Path, typer.Argument(help="New folder for table and figure.")],
-    model: Annotated[Path, typer.Option("--model", "-m", help="Folder of a trained or imported model.")],
+    model: Model,
     shifts: Annotated[
         str, typer.Option("--shifts", help="How far the centre is moved along each axis, whole millimetres.")
     ] = "-4,-3,-2,-1,0,1,2,3,4",

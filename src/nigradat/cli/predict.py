@@ -2,24 +2,32 @@
 
 from __future__ import annotations
 
-from pathlib import Path
 from typing import Annotated, Any
 
 import typer
 
-from nigradat.cli.console import Affine, Json, Level, Rule, check_affine_choice, print_json, print_table
+from nigradat.cli.console import (
+    Affine,
+    Inputs,
+    Json,
+    LeftPatch,
+    Level,
+    Model,
+    RightPatch,
+    Rule,
+    check_affine_choice,
+    print_json,
+    print_table,
+)
 
 NAME = "predict"
 
 
 def run(
-    model: Annotated[Path, typer.Option("--model", "-m", help="Folder of a trained or imported model.")],
-    inputs: Annotated[
-        list[Path] | None,
-        typer.Argument(help="A .mat, a manifest (.tsv), a packed cohort or a folder of patches; or several."),
-    ] = None,
-    right: Annotated[Path | None, typer.Option("--right", help="Right patch (NIfTI), together with --left.")] = None,
-    left: Annotated[Path | None, typer.Option("--left", help="Left patch (NIfTI), together with --right.")] = None,
+    model: Model,
+    inputs: Inputs = None,
+    right: RightPatch = None,
+    left: LeftPatch = None,
     affine: Affine = "auto",
     level: Level = 0.95,
     rule: Rule = "conformal",

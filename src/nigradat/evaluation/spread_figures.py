@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from typing import TYPE_CHECKING
+from collections.abc import Iterator, Mapping
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import numpy.typing as npt
@@ -36,9 +36,9 @@ def calibration_figure(
         figure, panels, place = _panels(pit, title, label)
         for side, axes in zip(Side, panels, strict=True):
             axes.plot([0, 1], [0, 1], color=GREY, lw=0.9, zorder=1)
-            for (name, values), (colour, dash) in zip(pit.items(), METHOD_STYLE, strict=False):
+            for name, values, style in _styled(pit):
                 observed = observed_coverage(values[:, side.index])
-                axes.plot(LEVELS, observed, color=colour, ls=dash, lw=1.4, label=name)
+                axes.plot(LEVELS, observed, label=name, **style)
             axes.set(xlim=(0, 1), ylim=(0, 1), aspect="equal", xlabel="Nominal coverage")
         panels[0].set_ylabel("Observed coverage")
         _key(place, panels[0])
@@ -68,12 +68,12 @@ def rejection_figure(
     with styled():
         figure, panels, place = _panels(error, title, label)
         for side, axes in zip(Side, panels, strict=True):
-            for (name, values), (colour, dash) in zip(error.items(), METHOD_STYLE, strict=False):
+            for name, values, style in _styled(error):
                 curve = error_rejection_curve(values[:, side.index], width[name][:, side.index])
                 share = np.arange(1, curve.size + 1) / curve.size
                 # the mean of a handful of patients says nothing, and would set the height of the panel
                 seen = share >= min(0.05 + 5 / curve.size, 1)
-                axes.plot(share[seen], curve[seen], color=colour, ls=dash, lw=1.4, label=name)
+                axes.plot(share[seen], curve[seen], label=name, **style)
             axes.set(xlim=(0, 1), xlabel="Share of patients answered")
         panels[0].set_ylim(bottom=0)
         panels[0].set_ylabel("Mean absolute error (SBR)")
@@ -128,6 +128,12 @@ def _panels(methods: Mapping[str, Array], title: str, label: str) -> tuple[Figur
     for side, axes in zip(Side, panels, strict=True):
         axes.set_title(f"{side.value.capitalize()} striatum")
     return figure, panels, figure.add_subplot(grid[1, :])
+
+
+def _styled(methods: Mapping[str, Array]) -> Iterator[tuple[str, Array, dict[str, Any]]]:
+    """Each method with the look of its line."""
+    for (name, values), (colour, dash) in zip(methods.items(), METHOD_STYLE, strict=False):
+        yield name, values, {"color": colour, "ls": dash, "lw": 1.4}
 
 
 def _key(place: Axes, axes: Axes) -> None:

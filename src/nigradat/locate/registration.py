@@ -19,7 +19,8 @@ import numpy.typing as npt
 from scipy import ndimage, optimize
 
 from nigradat.errors import ImageError
-from nigradat.volume import Volume, spacing_mm
+from nigradat.itk import LPS, by_mutual_information, descend, get_matrix, set_matrix, simple_itk, to_itk
+from nigradat.volume import Volume
 
 Float64 = npt.NDArray[np.float64]
 
@@ -33,7 +34,6 @@ _KEPT: Final = 4  # poses that are followed further
 _LOCAL_MM: Final = 40.0  # around the midbrain, where the affine map and the deformation are fitted
 _LOCAL_STEP_MM: Final = 2.0
 _KNOTS_MM: Final = 15.0
-_LPS: Final = np.diag([-1.0, -1.0, 1.0])
 
 
 @dataclass(frozen=True, eq=False)
@@ -279,42 +279,42 @@ def _box_around(scan: Volume, middle_mm: Float64, reach_mm: float) -> Volume:
 
 
 def _fit_affine(local: Volume, pose: Float64) -> Float64:
-    import SimpleITK as sitk
+    sitk = simple_itk()
 
     start = sitk.AffineTransform(3)
     middle = transform(inverse(pose), MIDBRAIN_MM)
-    _set_matrix(start, pose, middle)
+    set_matrix(start, pose, middle)
     method = _method(shrink=(2, 1), smooth=(2.0, 1.0))
-    _descend(method)
+    descend(method, 100)
     method.SetInitialTransform(start, inPlace=True)
     _execute(method, local, template())
-    return _get_matrix(start)
+    return get_matrix(start)
 
 
 def _fit_rigid(local: Volume, other: Volume, middle: Float64) -> Float64:
-    import SimpleITK as sitk
+    sitk = simple_itk()
 
     start = sitk.Euler3DTransform()
-    start.SetCenter((_LPS @ middle).tolist())
+    start.SetCenter((LPS @ middle).tolist())
     method = _method(shrink=(2, 1), smooth=(2.0, 1.0))
-    _descend(method)
+    descend(method, 100)
     method.SetInitialTransform(start, inPlace=True)
     _execute(method, local, resampled(other, 1.0))
-    return _get_matrix(start)
+    return get_matrix(start)
 
 
 def _fit_bend(local: Volume, linear: Float64) -> tuple[npt.NDArray[np.float32], Float64]:
     """Displacements in mm of the scan, sampled on a grid of 3 mm over ``local``."""
-    import SimpleITK as sitk
+    sitk = simple_itk()
 
-    fixed = _to_itk(local)
+    fixed = to_itk(local)
     extent = np.array(local.data.shape) * local.spacing_mm
     mesh = np.maximum(np.round(extent / _KNOTS_MM), 2).astype(int)
     bend = sitk.BSplineTransformInitializer(fixed, mesh.tolist(), order=3)
     method = _method(shrink=(2, 1), smooth=(2.0, 1.0))
     method.SetOptimizerAsLBFGS2(numberOfIterations=25, solutionAccuracy=1e-4, deltaConvergenceTolerance=1e-4)
     affine = sitk.AffineTransform(3)
-    _set_matrix(affine, linear, np.zeros(3))
+    set_matrix(affine, linear, np.zeros(3))
     method.SetMovingInitialTransform(affine)
     method.SetInitialTransform(bend, inPlace=True)
     _execute(method, local, template())
@@ -324,74 +324,29 @@ def _fit_bend(local: Volume, linear: Float64) -> tuple[npt.NDArray[np.float32], 
         bend, sitk.sitkVectorFloat64, shape.tolist(), fixed.GetOrigin(),
         (np.array(fixed.GetSpacing()) * ratio).tolist(), fixed.GetDirection(),
     )  # fmt: skip
-    moved = np.moveaxis(sitk.GetArrayFromImage(field), (0, 1, 2), (2, 1, 0)) @ _LPS
+    moved = np.moveaxis(sitk.GetArrayFromImage(field), (0, 1, 2), (2, 1, 0)) @ LPS
     affine_ras = local.affine.copy()
     affine_ras[:3, :3] = local.affine[:3, :3] * ratio
     return moved.astype(np.float32), affine_ras
 
 
 def _method(shrink: tuple[int, ...], smooth: tuple[float, ...]) -> Any:
-    import SimpleITK as sitk
-
-    method = sitk.ImageRegistrationMethod()
-    method.SetMetricAsMattesMutualInformation(32)
-    method.SetMetricSamplingStrategy(method.NONE)
-    method.SetInterpolator(sitk.sitkLinear)
+    method = by_mutual_information()
     method.SetShrinkFactorsPerLevel(list(shrink))
     method.SetSmoothingSigmasPerLevel(list(smooth))
     method.SmoothingSigmasAreSpecifiedInPhysicalUnitsOn()
     return method
 
 
-def _descend(method: Any) -> None:
-    """Steps of 1 mm at first, shortened each time the direction turns, down to .01 mm."""
-    method.SetOptimizerAsRegularStepGradientDescent(
-        learningRate=1.0, minStep=0.01, numberOfIterations=100, relaxationFactor=0.6, gradientMagnitudeTolerance=1e-8
-    )
-    method.SetOptimizerScalesFromPhysicalShift()
-
-
 def _execute(method: Any, fixed: Volume, moving: Volume) -> None:
     try:
-        method.Execute(_to_itk(fixed), _to_itk(moving))
+        method.Execute(to_itk(fixed), to_itk(moving))
     except RuntimeError as error:
         raise ImageError(
             "the registration to MNI152 failed: the scan and the template do not overlap enough",
             "a head scan that covers the midbrain",
             "Check the image and its orientation, or give the two centres with --centres",
         ) from error
-
-
-def _to_itk(volume: Volume) -> Any:
-    import SimpleITK as sitk
-
-    image = sitk.GetImageFromArray(np.ascontiguousarray(volume.data.T))
-    size = spacing_mm(volume.affine)
-    image.SetSpacing(size.tolist())
-    image.SetOrigin((_LPS @ volume.affine[:3, 3]).tolist())
-    directions = _LPS @ (volume.affine[:3, :3] / size)
-    # ITK wants axes at right angles to more digits than a header in single precision has
-    u, _, v = np.linalg.svd(directions)
-    image.SetDirection((u @ v).ravel().tolist())
-    return image
-
-
-def _set_matrix(target: Any, matrix: Float64, centre_mm: Float64) -> None:
-    """Put a RAS+ map into an ITK transform about a centre."""
-    turn = _LPS @ matrix[:3, :3] @ _LPS
-    centre = _LPS @ centre_mm
-    target.SetCenter(centre.tolist())
-    target.SetMatrix(turn.ravel().tolist())
-    target.SetTranslation((_LPS @ matrix[:3, 3] + turn @ centre - centre).tolist())
-
-
-def _get_matrix(source: Any) -> Float64:
-    """The RAS+ map of an ITK transform."""
-    turn, centre = np.array(source.GetMatrix()).reshape(3, 3), np.array(source.GetCenter())
-    matrix = np.eye(4)
-    matrix[:3, :3] = _LPS @ turn @ _LPS
-    matrix[:3, 3] = _LPS @ (np.array(source.GetTranslation()) + centre - turn @ centre)
-    return matrix
 
 
 def _check_affine(linear: Float64) -> None:

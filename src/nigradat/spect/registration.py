@@ -15,10 +15,11 @@ import numpy as np
 import numpy.typing as npt
 
 from nigradat.anatomy import Side
-from nigradat.errors import ImageError, MissingExtraError
+from nigradat.errors import ImageError
+from nigradat.itk import by_mutual_information, descend, get_matrix, set_matrix, simple_itk, to_itk
 from nigradat.spect.template import FWHM_TO_SD, template
 from nigradat.spect.volumes_of_interest import CAUDATE, own_atlas, whole_brain
-from nigradat.volume import Volume, spacing_mm
+from nigradat.volume import Volume
 
 Float64 = npt.NDArray[np.float64]
 
@@ -33,7 +34,6 @@ _PITCHES_DEG: Final = (-24.0, -12.0, 0.0, 12.0, 24.0)
 _BINS: Final = 32
 _AHEAD_MM: Final = (-15.0, 0.0, 15.0)
 _UP_MM: Final = (-30.0, -15.0, 0.0, 15.0, 30.0)
-_LPS: Final = np.diag([-1.0, -1.0, 1.0])
 _SEARCH_MM: Final = ((-48.0, -45.0, -30.0), (48.0, 48.0, 42.0))  # where a striatum may seem to be, MNI
 _SEARCH_STEP_MM: Final = 2.0
 
@@ -271,22 +271,18 @@ def _information(a: npt.NDArray[np.floating[Any]], b: npt.NDArray[np.floating[An
 
 def _fit(scan: Volume, pose: Float64) -> Float64:
     """Similarity on every other voxel of the target, then affine, both by mutual information."""
-    sitk = _sitk()
-    fixed, moving = _to_itk(template()), _to_itk(scan)
-    similar = sitk.Similarity3DTransform()
-    _set_matrix(similar, pose, _home())
-    _run(_method(), similar, sitk.Shrink(fixed, [2, 2, 2]), moving)
-    affine = sitk.AffineTransform(3)
-    _set_matrix(affine, _get_matrix(similar), _home())
+    fixed, moving = to_itk(template()), to_itk(scan)
+    similar = simple_itk().Similarity3DTransform()
+    set_matrix(similar, pose, _home())
+    _run(_method(), similar, simple_itk().Shrink(fixed, [2, 2, 2]), moving)
+    affine = simple_itk().AffineTransform(3)
+    set_matrix(affine, get_matrix(similar), _home())
     _run(_method(), affine, fixed, moving)
-    return _get_matrix(affine)
+    return get_matrix(affine)
 
 
 def _run(method: Any, transform: Any, fixed: Any, moving: Any) -> None:
-    method.SetOptimizerAsRegularStepGradientDescent(
-        learningRate=1.0, minStep=0.01, numberOfIterations=150, relaxationFactor=0.6, gradientMagnitudeTolerance=1e-8
-    )
-    method.SetOptimizerScalesFromPhysicalShift()
+    descend(method, 150)
     method.SetInitialTransform(transform, inPlace=True)
     try:
         method.Execute(fixed, moving)
@@ -299,12 +295,8 @@ def _run(method: Any, transform: Any, fixed: Any, moving: Any) -> None:
 
 
 def _method() -> Any:
-    """Mattes mutual information over every voxel of the target, on one thread so that equal input gives equal bits."""
-    sitk = _sitk()
-    method = sitk.ImageRegistrationMethod()
-    method.SetMetricAsMattesMutualInformation(_BINS)
-    method.SetMetricSamplingStrategy(method.NONE)
-    method.SetInterpolator(sitk.sitkLinear)
+    """On one thread, so that equal input gives equal bits."""
+    method = by_mutual_information(_BINS)
     method.SetNumberOfThreads(1)
     method.SetNumberOfWorkUnits(1)
     return method
@@ -314,39 +306,3 @@ def _home() -> Float64:
     """The middle of the brain in MNI, about which heads turn and grow."""
     middle: Float64 = whole_brain().box_mm.mean(axis=0)
     return middle
-
-
-def _sitk() -> Any:
-    try:
-        import SimpleITK
-    except ImportError as error:
-        raise MissingExtraError("SimpleITK", "locate") from error
-    return SimpleITK
-
-
-def _to_itk(volume: Volume) -> Any:
-    image = _sitk().GetImageFromArray(np.ascontiguousarray(volume.data.T))
-    size = spacing_mm(volume.affine)
-    # ITK wants axes at right angles to more digits than a header in single precision has
-    u, _, v = np.linalg.svd(_LPS @ (volume.affine[:3, :3] / size))
-    image.SetSpacing(size.tolist())
-    image.SetOrigin((_LPS @ volume.affine[:3, 3]).tolist())
-    image.SetDirection((u @ v).ravel().tolist())
-    return image
-
-
-def _set_matrix(target: Any, matrix: Float64, centre_mm: Float64) -> None:
-    """Put a RAS+ map into an ITK transform that turns about a centre."""
-    turn, centre = _LPS @ matrix[:3, :3] @ _LPS, _LPS @ centre_mm
-    target.SetCenter(centre.tolist())
-    target.SetMatrix(turn.ravel().tolist())
-    target.SetTranslation((_LPS @ matrix[:3, 3] + turn @ centre - centre).tolist())
-
-
-def _get_matrix(source: Any) -> Float64:
-    """The RAS+ map of an ITK transform."""
-    turn, centre = np.array(source.GetMatrix()).reshape(3, 3), np.array(source.GetCenter())
-    matrix = np.eye(4)
-    matrix[:3, :3] = _LPS @ turn @ _LPS
-    matrix[:3, 3] = _LPS @ (np.array(source.GetTranslation()) + centre - turn @ centre)
-    return matrix
