@@ -149,6 +149,7 @@ OTHER: dict[str, dict[str, object]] = {
     "warm_up": {"warm_up": 0.0},
     "warm_up_rate": {"warm_up_rate": 3e-3},
     "feature_weight": {"feature_weight": 0.5},
+    "output_penalty": {"output_penalty": 0.0},
     "unit_activations": {"unit_activations": False},
     "gradient_clip": {"gradient_clip": 1e-3},
     "adam_eps": {"adam_eps": 1e-2},

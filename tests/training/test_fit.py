@@ -74,7 +74,14 @@ def test_the_run_folder_explains_itself(small_cohort: PackedCohort, small_run: P
 
 
 def test_the_best_epochs_weights_are_kept_and_patience_stops(small_cohort: PackedCohort, tmp_path: Path) -> None:
-    config = tiny(epochs=40, patience=2, learning_rate=0.005, schedule="constant", average_decay=0.3, warm_up=0.0)
+    change = {
+        "learning_rate": 0.005,
+        "schedule": "constant",
+        "average_decay": 0.3,
+        "warm_up": 0.0,
+        "output_penalty": 0.0,
+    }
+    config = tiny(epochs=40, patience=2, **change)
     reports: list[tuple[int, int, int]] = []
     run = train(
         small_cohort, tmp_path / "run", config, report=lambda h, best, epochs: reports.append((len(h), best, epochs))
@@ -87,15 +94,30 @@ def test_the_best_epochs_weights_are_kept_and_patience_stops(small_cohort: Packe
     for end in range(1, len(log)):  # never before has patience ended
         assert end - 1 - int(np.argmin(errors[:end])) < 2
     assert reports == [(i + 1, int(np.argmin(errors[: i + 1])), 40) for i in range(len(log))]
-    loaded = load_model(run)
-    assert loaded.card["training"]["best_epoch"] == best
-    rows = Split.load(run / "split.json").rows(small_cohort, "stop")
-    predicted = predict_sbr(loaded.model, np.asarray(small_cohort.patches[rows]))
-    truth = small_cohort.sbr[rows]
-    assert np.mean((predicted - truth) ** 2) == pytest.approx(errors[best], rel=1e-4)
-    assert np.mean(np.abs(predicted - truth)) == pytest.approx(log[best]["stop_mae"], rel=1e-4)
-    r = np.corrcoef(predicted.ravel(), truth.ravel())[0, 1]
-    assert r == pytest.approx(log[best]["stop_r"], abs=1e-3)
+    assert load_model(run).card["training"]["best_epoch"] == best
+    assert_errors(run, small_cohort, log[best])
+
+
+def assert_errors(run: Path, cohort: PackedCohort, said: dict[str, float]) -> None:
+    """The stopping patients' errors are what is said of them."""
+    rows = Split.load(run / "split.json").rows(cohort, "stop")
+    predicted, truth = predict_sbr(load_model(run).model, np.asarray(cohort.patches[rows])), cohort.sbr[rows]
+    assert np.mean((predicted - truth) ** 2) == pytest.approx(said["stop_mse"], rel=1e-4)
+    assert np.mean(np.abs(predicted - truth)) == pytest.approx(said["stop_mae"], rel=1e-4)
+    assert np.corrcoef(predicted.ravel(), truth.ravel())[0, 1] == pytest.approx(said["stop_r"], abs=1e-3)
+
+
+def test_the_last_step_changes_the_output_layer_and_the_card_says_its_errors(
+    small_cohort: PackedCohort, tmp_path: Path
+) -> None:
+    left, solved = (train(small_cohort, tmp_path / f"{p}", tiny(output_penalty=p)) for p in (0.0, 1.0))
+    before, after = state(left), state(solved)
+    assert {k for k in before if not torch.equal(before[k], after[k])} == {
+        "nets.both.head.weight",
+        "nets.both.head.bias",
+    }
+    for run in (left, solved):
+        assert_errors(run, small_cohort, load_model(run).card["metrics"])
 
 
 def test_it_learns(make_cohort, tmp_path: Path) -> None:  # type: ignore[no-untyped-def]
@@ -253,7 +275,14 @@ def test_threads_are_set(small_cohort: PackedCohort, tmp_path: Path) -> None:
 @pytest.mark.parametrize("model", ["sym-vgg", "vgg-small"])
 def test_the_output_layer_may_start_at_the_mean(model: str, small_cohort: PackedCohort, tmp_path: Path) -> None:
     """At a learning rate of nothing, what is predicted lies about the training patients' mean, or about 0."""
-    standing = {"model": model, "epochs": 1, "learning_rate": 1e-12, "weight_decay": 0, "unit_activations": False}
+    standing = {
+        "model": model,
+        "epochs": 1,
+        "learning_rate": 1e-12,
+        "weight_decay": 0,
+        "unit_activations": False,
+        "output_penalty": 0,
+    }
     heads = {}
     for start in (True, False):
         run = train(small_cohort, tmp_path / f"run-{start}", tiny(**standing, start_at_mean=start))
@@ -267,7 +296,7 @@ def test_the_output_layer_may_start_at_the_mean(model: str, small_cohort: Packed
 
 def test_the_running_average_is_what_is_kept(small_cohort: PackedCohort, tmp_path: Path) -> None:
     """After one step: keep * start + (1 - keep) * now, with keep = min(decay, (1 + t) / (10 + t))."""
-    one_step = {"epochs": 1, "batch_size": 16, "schedule": "constant", "unit_activations": False}
+    one_step = {"epochs": 1, "batch_size": 16, "schedule": "constant", "unit_activations": False, "output_penalty": 0}
     plain, averaged = (tiny(**one_step, average_decay=decay) for decay in (0.0, 0.9))
     start = build(plain.spec, plain.seed)
     now, mean = (state(train(small_cohort, tmp_path / f"{c.average_decay}", c)) for c in (plain, averaged))

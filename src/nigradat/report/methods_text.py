@@ -464,6 +464,7 @@ def _training_text(facts: StudyFacts) -> str:
         "the weights of the best epoch were kept"
         f"{_average(of('average_decay'))}.",
         _warm_up_text(of("unit_activations"), of("warm_up"), of("warm_up_rate"), of("feature_weight")),
+        _output_text(of("output_penalty")),
         _augmentation_text(facts),
         _loss_text(facts),
     ]
@@ -493,6 +494,16 @@ def _warm_up_text(unit: str, share: str, rate: str, weight: str) -> str:
     if weight not in ("0.0", "null"):
         text.append(f"The mean squared error of these features stayed in the loss with weight {weight}.")
     return f"{' '.join(text)} None of this is the paper's." if text else ""
+
+
+def _output_text(penalty: str) -> str:
+    if penalty in ("0.0", "null"):
+        return ""
+    return (
+        "At the end the output layer was solved in closed form on the features of the training patches, moved anew: "
+        f"the symmetric loss without its dead zone, plus a ridge penalty of {penalty} times the mean energy of "
+        "a patch's features. This step is ours."
+    )
 
 
 def _augmentation_text(facts: StudyFacts) -> str:

@@ -61,6 +61,8 @@ class TrainConfig:
         unit_activations, warm_up, feature_weight: see :mod:`nigradat.training.warm_up`: each layer starts with outputs
             of unit variance; in this share of the epochs, the first ones, the tower sees no label and learns to name
             the hand-made features; the error in naming them stays in the loss with this weight.
+        output_penalty: of the output layer that is solved at the end (:mod:`nigradat.training.output_layer`); 0 keeps
+            the layer that the steps of the optimiser left.
         warm_up_rate: highest learning rate of the warm-up, on a one-cycle schedule of its own.
         seed: weights, order, augmentation and dropout all come from it.
     """
@@ -89,6 +91,7 @@ class TrainConfig:
     warm_up: Rate = 0.3
     warm_up_rate: Positive = 3e-4
     feature_weight: NotNegative = 0.3
+    output_penalty: NotNegative = 1.0
     augmentation: AugmentationConfig = field(default_factory=AugmentationConfig)
     seed: Annotated[int, Field(ge=0, lt=2**31)] = 1
 
@@ -144,6 +147,7 @@ RECIPES: dict[str, dict[str, Any]] = {
         "unit_activations": False,
         "warm_up": 0.0,
         "feature_weight": 0.0,
+        "output_penalty": 0.0,
         "augmentation": {"ramp_epochs": 0},
         "epochs": 200,
         "patience": 30,

@@ -31,6 +31,9 @@ from nigradat.models.registry import get_method
 from nigradat.models.symmetric import PairRegressor, build
 from nigradat.models.weights import CARD_NAME, WEIGHTS_NAME, load_model, save_model
 from nigradat.training.config import Hardware, TrainConfig
+from nigradat.training.data import PairBatches
+from nigradat.training.loss import stop_errors
+from nigradat.training.output_layer import solve_output_layer
 from nigradat.training.split import Split, make_split
 
 CONFIG_NAME, SPLIT_NAME, LOG_NAME, RESUME_NAME = "config.json", "split.json", "log.csv", "resume.ckpt"
@@ -94,7 +97,9 @@ def train(
     if init is not None:
         _start_from(model, init)  # before anything is written
         # the tower knows more than a warm-up could teach it, and the head is where it should be
-        config = replace(config, warm_up=0.0, feature_weight=0.0, unit_activations=False, start_at_mean=False)
+        config = replace(
+            config, warm_up=0.0, feature_weight=0.0, unit_activations=False, start_at_mean=False, output_penalty=0.0
+        )
     plan = {
         "config": config.to_json(),
         "cohort": {"patients": len(set(data.patient_ids)), "sha256": data.sha256},
@@ -112,8 +117,11 @@ def train(
             "Lower learning_rate, or check the labels",
         )
     model.load_state_dict(state)
+    errors = {name: history[best][name] for name in ("stop_mse", "stop_mae", "stop_r")}
+    if config.output_penalty:
+        errors = _end_with_solved_layer(model, data, split, config, hardware)
     write_text(out / LOG_NAME, _csv(history))
-    save_model(out, model, _card(data, split, config, history, best, seconds, init))
+    save_model(out, model, _card(data, split, config, history, best, seconds, init, errors))
     for left in (out / RESUME_NAME, *_half_written(out)):
         left.unlink(missing_ok=True)
     return out
@@ -254,6 +262,21 @@ def _fit(
     return mine["best_state"], mine["history"], mine["best_epoch"], time.perf_counter() - start
 
 
+def _end_with_solved_layer(
+    model: PairRegressor, data: PackedCohort, split: Split, config: TrainConfig, hardware: Hardware
+) -> dict[str, float]:
+    """The last step, and the errors of the stopping patients after it."""
+    on_gpu = hardware.accelerator != "cpu" and torch.cuda.is_available()
+    device = torch.device("cuda" if on_gpu else "cpu")
+    model.to(device)
+    solve_output_layer(model, data, split.rows(data, "train"), config)
+    rows = split.rows(data, "stop")
+    with torch.inference_mode():
+        batches = [(model(x.to(device)), y[..., 0]) for x, y, _ in PairBatches(data, rows, config.batch_size)]
+    model.cpu()
+    return stop_errors(torch.cat([p for p, _ in batches]) * config.sbr_max, torch.cat([y for _, y in batches]))
+
+
 @contextmanager
 def _across_processes(report: Report | None) -> Iterator[Report | None]:
     """A stand-in for ``report`` that may be sent to another process: what it is told there, ``report`` is told here."""
@@ -336,6 +359,7 @@ def _card(
     best: int,
     seconds: float,
     init: str | os.PathLike[str] | None,
+    errors: dict[str, float],
 ) -> dict[str, Any]:
     method = get_method(config.model)
     used = np.concatenate([split.rows(data, "train"), split.rows(data, "stop")])
@@ -365,7 +389,11 @@ def _card(
         "config": config.to_json(),
         "sbr_scale": data.sbr_scale,
         "smwi_recipe": data.smwi_recipe,
-        "metrics": {"on": "the stopping patients (selected on them, so optimistic)", **history[best]},
+        "metrics": {
+            "on": "the stopping patients (selected on them, so optimistic)",
+            "epoch": history[best]["epoch"],
+            **errors,
+        },
         "reconstruction": "lambda, the place and rate of dropout, and the recipe are ours; the paper's are not known",
         "licence": "weights follow the licence of the training data",
     }

@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import math
 
+import numpy as np
 import torch
 from torch import Tensor
 
@@ -12,9 +13,10 @@ from nigradat.models.head import log_normal_mean
 
 PAPER_EPS = 0.04  # read off the published graph: max(d^2, 0.0016) - 0.0016
 BETA = 0.5  # Seitzer 2022's recommendation
-# At a typical label (0.32 of the scale) with a typical SD (0.33 of log SBR) the scaled likelihood has the slope of the
+TYPICAL_SD = 0.33  # of log SBR
+# At a typical label (0.32 of the scale) with that SD the scaled likelihood has the slope of the
 # squared error in mu, 2 y^2 (mu - log y), so that learning rate, clipping and lambda serve both losses.
-LIKELIHOOD_SCALE = 2 * 0.32**2 * 0.33
+LIKELIHOOD_SCALE = 2 * 0.32**2 * TYPICAL_SD
 
 
 def symmetric_loss(predicted: Tensor, target: Tensor, weight: float, eps: float = PAPER_EPS) -> Tensor:
@@ -70,6 +72,23 @@ def log_normal_loss(
     errors = LIKELIHOOD_SCALE * sd.detach() ** (2 * beta) * log_normal_nll(mu, sd, target)
     loss = errors.mean(dim=0).sum()
     return loss + _asymmetry(log_normal_mean(mu, sd), weight, eps) if weight else loss
+
+
+def stop_errors(predicted: Tensor, target: Tensor) -> dict[str, float]:
+    """``stop_mse``, ``stop_mae`` and ``stop_r`` over all cases at once (never a mean of batch values).
+
+    Args:
+        predicted, target: ``(n, 2)`` SBR; NaN predictions belong to a side without an answer and are left out.
+    """
+    p, t = predicted.double().cpu().numpy(), target.double().cpu().numpy()
+    answered = ~np.isnan(p)
+    p, t = p[answered], t[answered]
+    varied = len(p) > 1 and np.ptp(p) > 0 and np.ptp(t) > 0  # a correlation needs that
+    return {
+        "stop_mse": float(np.mean((p - t) ** 2)) if len(p) else float("nan"),
+        "stop_mae": float(np.mean(np.abs(p - t))) if len(p) else float("nan"),
+        "stop_r": float(np.corrcoef(p, t)[0, 1]) if varied else float("nan"),
+    }
 
 
 def _answered(predicted: Tensor) -> slice:

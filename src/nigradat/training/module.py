@@ -20,7 +20,7 @@ from nigradat.models.symmetric import PairRegressor
 from nigradat.training.augment import Augmentation, apply_augmentation, draw_augmentation
 from nigradat.training.config import TrainConfig
 from nigradat.training.data import PairBatches, canonical_tensor, mix
-from nigradat.training.loss import log_normal_loss, symmetric_loss
+from nigradat.training.loss import log_normal_loss, stop_errors, symmetric_loss
 from nigradat.training.split import Split
 from nigradat.training.warm_up import FeatureNaming, feature_targets, one_cycle, start_heads, unit_activations
 
@@ -135,18 +135,11 @@ class FitModule(pl.LightningModule):
         self._target.append(batch[1][..., 0])
 
     def on_validation_epoch_end(self) -> None:
-        """Errors over all stopping cases at once (never a mean of batch values)."""
-        predicted = torch.cat(self._predicted).double().cpu().numpy()
-        target = torch.cat(self._target).double().cpu().numpy()
-        answered = ~np.isnan(predicted)
-        p, t = predicted[answered], target[answered]
-        varied = len(p) > 1 and np.ptp(p) > 0 and np.ptp(t) > 0  # a correlation needs that
+        """Errors over all stopping cases at once."""
         self.epoch_values = {
             "train_loss": _mean(self._losses),
             "feature_loss": _mean(self._feature_losses),
-            "stop_mse": float(np.mean((p - t) ** 2)) if len(p) else float("nan"),
-            "stop_mae": float(np.mean(np.abs(p - t))) if len(p) else float("nan"),
-            "stop_r": float(np.corrcoef(p, t)[0, 1]) if varied else float("nan"),
+            **stop_errors(torch.cat(self._predicted), torch.cat(self._target)),
         }
         for store in (self._losses, self._feature_losses, self._predicted, self._target):
             store.clear()

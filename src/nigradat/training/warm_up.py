@@ -46,7 +46,7 @@ def unit_activations(model: PairRegressor, x: Tensor) -> None:
         module.bias.copy_((module.bias - mean) / sd)
         return (out - mean[:, None, None, None]) / sd[:, None, None, None]
 
-    for net, columns in _nets(model):
+    for net, columns in nets_of(model):
         if any(isinstance(m, _NORMALISATIONS) for m in net.modules()):
             continue
         convolutions = [m for m in net.modules() if isinstance(m, nn.Conv3d)]
@@ -68,7 +68,7 @@ def start_heads(model: PairRegressor, x: Tensor | None, labels: np.ndarray, at_m
         labels: of the training visits, ``(n, 2)`` in units of SBR / sbr_max.
         at_mean: begin at their mean, and not at 0.
     """
-    for net, columns in _nets(model):
+    for net, columns in nets_of(model):
         own = labels[:, columns]
         if at_mean:
             net.head.bias.data.copy_(torch.tensor(start_values(torch.from_numpy(own), model.spec.output)))
@@ -83,7 +83,7 @@ def start_heads(model: PairRegressor, x: Tensor | None, labels: np.ndarray, at_m
             net.head.bias[0] -= scale * answer.mean()
 
 
-def _nets(model: PairRegressor) -> Iterator[tuple[SideRegressor, list[int]]]:
+def nets_of(model: PairRegressor) -> Iterator[tuple[SideRegressor, list[int]]]:
     """Each net with the columns of the side axis that it answers for."""
     for name, net in model.nets.items():
         assert isinstance(net, SideRegressor)
@@ -116,10 +116,10 @@ class FeatureNaming(nn.Module):
     def __init__(self, model: PairRegressor) -> None:
         super().__init__()
         with torch.random.fork_rng(devices=()):
-            self.layers = nn.ModuleList(nn.Linear(net.tower.n_features, N_FEATURES) for net, _ in _nets(model))
+            self.layers = nn.ModuleList(nn.Linear(net.tower.n_features, N_FEATURES) for net, _ in nets_of(model))
         for parameter in self.parameters():
             nn.init.zeros_(parameter)
-        self.columns = [columns for _, columns in _nets(model)]
+        self.columns = [columns for _, columns in nets_of(model)]
 
     def forward(self, features: Tensor, target: Tensor) -> Tensor:
         """Mean squared error over the answered sides.
