@@ -264,7 +264,7 @@ def test_the_whole_way(cohort: PackedCohort, run: Path, tmp_path: Path) -> None:
 def test_the_first_step_starts_from_the_training_labels(cohort: PackedCohort, tmp_path: Path) -> None:
     """A learning rate of nearly nothing leaves the output layer where it began."""
     still = {**PLAIN, "epochs": 1, "learning_rate": 1e-12, "weight_decay": 0.0, "average_decay": 0.0}
-    still |= {"warm_up": 0.0, "feature_weight": 0.0, "unit_activations": False}
+    still |= {"warm_up": 0.0, "feature_weight": 0.0, "unit_activations": False, "output_penalty": 0.0}
     run = train(cohort, tmp_path / "run", make_config(changes=still))
     logs = np.log(cohort.sbr[Split.load(run / "split.json").rows(cohort, "train")] / SCALE)
     bias = load_model(run).model.nets["both"].head.bias.detach()  # type: ignore[union-attr]
