@@ -108,7 +108,8 @@ def test_from_echoes_t1w_and_spect_to_a_labelled_cohort(visit, tmp_path):
     assert np.sqrt(np.mean((found - weight)[iron & mask] ** 2)) < 0.12
 
     page = (out / f"{NAME}.html").read_text()
-    for words in ("gradient echo, made into SMWI", "used for the registration", "DaT-SPECT", "data:image/png"):
+    assert page.count("data:image/png;base64,") == 2  # the windows and the regions of the SPECT
+    for words in ("gradient echo, made into SMWI", "used for the registration", "DaT-SPECT"):
         assert words in page
     cohort = run_group(root, out)
     assert cohort.sbr == pytest.approx(np.array([[record.sbr["right"], record.sbr["left"]]]), abs=0.01)

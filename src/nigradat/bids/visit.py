@@ -12,12 +12,15 @@ from nigradat.anatomy import Side
 from nigradat.bids.derivatives import image_name, own_uri, raw_uri, write_image, write_patches
 from nigradat.bids.layout import ECHO_SUFFIXES, Visit, suffix_of
 from nigradat.errors import ImageError, NigradatError
+from nigradat.evaluation.figures import figure_png
 from nigradat.io.files import new_folder, write_text
 from nigradat.io.gre import read_gre, read_image
 from nigradat.io.manifest import Participant
+from nigradat.io.nuclear import read_spect
 from nigradat.locate.centres import read_centres
 from nigradat.locate.figures import locate_png
 from nigradat.locate.locate import Located, given, locate_nigrosomes, pair_at
+from nigradat.report.sbr_sheet import sbr_figure
 from nigradat.report.visit_page import failed_page, visit_page
 from nigradat.smwi.chain import SmwiResult, make_smwi, smwi_as_given
 from nigradat.smwi.recipe import SIDECAR_KEY, SmwiRecipe, recipe_beside
@@ -75,6 +78,7 @@ class _Sbr:
     error: str = ""
     found_as: str = "none"
     statement: str = ""
+    regions_png: bytes = b""
 
 
 def process_visit(raw: Path, out: Path, visit: Visit, settings: Settings) -> VisitRecord:
@@ -124,6 +128,7 @@ def process_visit(raw: Path, out: Path, visit: Visit, settings: Settings) -> Vis
         flags=located.flags,
         sbr=_by_side(sbr.participant),
         sbr_statement=sbr.statement or sbr.error,
+        regions_png=sbr.regions_png,
         steps=(*volume.source.steps, located.method),
     )
     write_text(out / f"{visit.name}.html", page)
@@ -156,14 +161,16 @@ def _measure(visit: Visit, settings: Settings) -> _Sbr:
     if visit.spect is None:
         return _Sbr()
     try:
-        measured = measure_sbr(visit.spect, SbrRecipe(settings.sbr_method))
+        scan = read_spect(visit.spect)
+        measured = measure_sbr(scan, SbrRecipe(settings.sbr_method))
         participant = labelled(Participant(visit.participant_id, visit.session_id), measured)
+        regions = figure_png(sbr_figure(scan, measured), dpi=130)
     except NigradatError as error:
         return _Sbr(error=f"No SBR was measured: {error}", found_as="DaT-SPECT, not usable")
     statement = f"Measured on the visit's DaT-SPECT: {measured.recipe.describe()}. " + " ".join(
         measured.alignment.notes
     )
-    return _Sbr(participant, "", "DaT-SPECT", statement.strip())
+    return _Sbr(participant, "", "DaT-SPECT", statement.strip(), regions)
 
 
 def _found(visit: Visit, made: SmwiResult, sbr: _Sbr) -> dict[str, str]:

@@ -21,6 +21,7 @@ def visit_page(
     flags: Sequence[Flag],
     sbr: Mapping[Side, float] | None = None,
     sbr_statement: str = "",
+    regions_png: bytes = b"",
     steps: Sequence[str] = (),
 ) -> str:
     """The page as one HTML file that opens offline.
@@ -33,11 +34,15 @@ def visit_page(
         flags: what to look at.
         sbr: of both sides, where a SPECT was there.
         sbr_statement: how it was measured, or why it was not.
+        regions_png: the regions on the SPECT that gave it, or nothing.
         steps: what was done to the voxels, in order.
     """
     shown = {flag.message: flag for flag in flags}
     warnings = [message for message, flag in shown.items() if flag.severity == "warning"]
     drawing = _picture("windows", "Both windows around nigrosome-1. R and L are the patient's.", windows_png)
+    regions: tuple[Drawing, ...] = ()
+    if regions_png:
+        regions = (_picture("regions", "The regions on the DaT-SPECT. R and L are the patient's.", regions_png),)
     numbers = []
     for side in Side:
         place = ", ".join(f"{v:.1f}" for v in centres_mm[side])
@@ -55,7 +60,7 @@ def visit_page(
         warnings=warnings,
         sections=[
             Section("windows", "Where nigrosome-1 was looked for", drawings=(drawing,)),
-            Section("sbr", "SBR", paragraphs=(sbr_statement,) if sbr_statement else ()),
+            Section("sbr", "SBR", paragraphs=(sbr_statement,) if sbr_statement else (), drawings=regions),
             Section("flags", "Remarks", points=tuple(shown)),
             Section("scans", "Scans", tables=(table,)),
             Section("steps", "What was done", listings=(Listing("In order", "\n".join(steps)),) if steps else ()),
