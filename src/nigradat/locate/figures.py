@@ -15,7 +15,7 @@ from nigradat.volume import Volume, spacing_mm
 
 Float64 = npt.NDArray[np.float64]
 
-_COLOURS = {Side.RIGHT: "#1a85ff", Side.LEFT: "#e66100"}  # blue right, orange left as everywhere, bright for dark images
+_COLOURS = {Side.RIGHT: "#1a85ff", Side.LEFT: "#e66100"}  # as everywhere, but brighter: for dark images
 _REACH_MM = 40.0
 
 
