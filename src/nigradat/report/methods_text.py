@@ -500,7 +500,7 @@ def _output_text(penalty: str) -> str:
     if penalty in ("0.0", "null"):
         return ""
     return (
-        "At the end the output layer was solved in closed form on the features of the training patches, moved anew: "
+        "At the end the output layer moved half way to its closed form on the features of the training patches: "
         f"the symmetric loss without its dead zone, plus a ridge penalty of {penalty} times the mean energy of "
         "a patch's features. This step is ours."
     )
