@@ -167,11 +167,20 @@ def test_patients_of_the_training_under_another_roof_are_refused(
         evaluate(run, copy)
 
 
-def test_another_scale_is_refused_until_it_is_allowed(run: Path, tmp_path: Path) -> None:
+@pytest.mark.parametrize(
+    ("column", "value", "words"),
+    [
+        ("spect_software", "B", "spect_software: software A in training, B here"),
+        ("sbr_method", "southampton", "sbr_method: unknown in training, southampton here"),
+    ],
+)
+def test_another_scale_is_refused_until_it_is_allowed(
+    column: str, value: str, words: str, run: Path, tmp_path: Path
+) -> None:
     other = write_cohort(
-        tmp_path / "other", 8, seed=8, change=lambda f: f.update(participant_id=f"y{f['age']}", spect_software="B")
+        tmp_path / "other", 8, seed=8, change=lambda f: f.update({"participant_id": f"y{f['age']}", column: value})
     )
-    with pytest.raises(CohortError, match="software A in training, B here"):
+    with pytest.raises(CohortError, match=words):
         evaluate(run, other)
     assert evaluate(run, other, level=0.8, resamples=100, allow_other_scale=True).subjects.n_patients == 8
 

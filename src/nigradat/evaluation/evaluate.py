@@ -34,7 +34,7 @@ Progress = Callable[[int, int], None]
 TEST, WHOLE, VALIDATION = "test", "whole", "validation"
 _CHUNK: Final = 16  # visits in memory at once
 _SAMPLES: Final = 100  # Monte-Carlo draws of a model that was not calibrated
-_SCALE: Final = ("tracer", "spect_device", "spect_software")
+_SCALE: Final = ("tracer", "spect_device", "spect_software", "spect_reconstruction", "sbr_method")
 _SEEN: Final = {
     "train": "These patients TRAINED the model",
     "stop": "These patients STOPPED the training, so the weights were selected on them",
@@ -214,7 +214,7 @@ def _select(loaded: LoadedModel, data: PackedCohort, split: Split | None, subset
 
 
 def check_scale(loaded: LoadedModel, data: PackedCohort, allowed: bool) -> None:
-    """Refuse labels that are not on the model's scale, or not known to be.
+    """Refuse labels that are not on the model's scale, or not known to be: what either side states, both must.
 
     Raises:
         CohortError: naming what differs.
@@ -228,7 +228,7 @@ def check_scale(loaded: LoadedModel, data: PackedCohort, allowed: bool) -> None:
     if odd and not allowed:
         raise CohortError(
             f"the labels of {data.folder} are not on the model's SBR scale ({'; '.join(odd)})",
-            "labels of the same tracer, device and software",
+            "labels of the same tracer, device, software, reconstruction and method",
             "Say --allow-other-scale (allow_other_scale=True) if they were harmonised",
         )
 
