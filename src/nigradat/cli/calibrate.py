@@ -67,6 +67,7 @@ def run(
         k = described["multiplier"]
         shown = f" (k right {k['right']:.3f}, left {k['left']:.3f})" if isinstance(k, dict) else ""
         print(f"  --rule {described['rule']}{shown}: {described['promise']}.")
+    print(f"Next: nigradat fit-quality {run} {cohort}, so that predict can flag unusual pairs")
 
 
 def _described(calibration: Calibration, rule: Rule, level: float) -> dict[str, object]:
