@@ -3,7 +3,7 @@ PYTHON ?= python3
 BIN := .venv/bin
 PIP := $(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt
 
-.PHONY: study test lint oracle slow wheel-check bench clean
+.PHONY: study test lint oracle slow ddp wheel-check bench clean
 
 study: .venv/.study study/cohort/cohort.json
 	$(BIN)/nigradat study study/cohort study/quick --scale quick
@@ -18,10 +18,13 @@ slow: .venv/.test
 	$(BIN)/python -m pytest -m slow
 
 lint: .venv/.dev
-	$(BIN)/ruff check .
+	$(BIN)/ruff check --no-cache .
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
 	$(BIN)/lint-imports
+
+ddp: .venv/.test
+	$(BIN)/python -m pytest -m slow tests/training/test_ddp.py
 
 oracle: .venv/.test .venv/.oracle
 	$(BIN)/python -m pytest -m oracle
