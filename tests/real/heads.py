@@ -114,9 +114,11 @@ def head_grid(head: Head, shape=(180, 220, 180), spacing=(1.0, 1.0, 1.0)) -> tup
     return shape, affine
 
 
-def maps(head: Head, shape, affine) -> Mapping[str, np.ndarray]:
-    """``t1w`` (any unit), ``m0``, ``r2star_hz`` and ``chi_ppm`` of every voxel, and ``inside``: the brain."""
-    out = {name: np.zeros(shape, np.float32) for name in ("t1w", "m0", "r2star_hz", "chi_ppm", "inside")}
+def maps(head: Head, shape, affine, nigra_ppm=NIGRA_PPM, red_ppm=RED_PPM) -> Mapping[str, np.ndarray]:
+    """``t1w`` (any unit), ``m0``, ``r2star_hz`` and ``chi_ppm`` of every voxel; the part of it that lies ``inside`` the
+    brain, in the ``nigra`` and in the ``red`` nucleus."""
+    names = ("t1w", "m0", "r2star_hz", "chi_ppm", "inside", "nigra", "red")
+    out = {name: np.zeros(shape, np.float32) for name in names}
     t1w_map, depth, brain_affine = _template_maps(head.brain)
     i, j = np.meshgrid(*(np.arange(n) for n in shape[:2]), indexing="ij")
     for k in range(shape[2]):  # slice by slice: points and their coordinates would fill the memory
@@ -137,14 +139,14 @@ def maps(head: Head, shape, affine) -> Mapping[str, np.ndarray]:
         nigra, compact, red = (
             _member(m, at, head.atlas.affine) for m in (head.atlas.nigra, head.atlas.compact, head.atlas.red_nucleus)
         )
-        chi = nigra * NIGRA_PPM + compact * COMPACT_PPM + red * RED_PPM - 0.005 * inside * (1 - nigra) * (1 - red)
+        chi = nigra * nigra_ppm + compact * COMPACT_PPM + red * red_ppm - 0.005 * inside * (1 - nigra) * (1 - red)
         iron = np.clip(nigra + red, 0, 1)
         out["m0"][..., k] = m0 * (1 - iron) + iron
         out["r2star_hz"][..., k] = r2 * (1 - iron) + iron * np.where(
             nigra > red, NIGRA_R2STAR - 4 * compact, RED_R2STAR
         )
         out["chi_ppm"][..., k] = chi
-        out["inside"][..., k] = inside
+        out["inside"][..., k], out["nigra"][..., k], out["red"][..., k] = inside, nigra, red
     return out
 
 

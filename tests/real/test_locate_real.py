@@ -47,6 +47,13 @@ def test_published_atlases_are_read_as_documented_and_ours_agrees(atlases, name,
     assert np.linalg.norm(red - atlases[name].centroid(atlases[name].red_nucleus[side.index])) < 2.0
 
 
+@pytest.mark.parametrize(("side", "documented"), [(Side.RIGHT, (8.4, -19.0, -14.0)), (Side.LEFT, (-8.6, -19.3, -14.0))])
+def test_the_compact_part_of_each_side_lies_where_the_atlas_says(atlases, side, documented):
+    """The rule for nigrosome-1 stands on this map."""
+    found = atlases["cit168"].centroid(atlases["cit168"].compact[side.index])
+    np.testing.assert_allclose(found, documented, atol=0.5)
+
+
 @pytest.mark.parametrize("name", CENTROIDS)
 @pytest.mark.parametrize("side", Side)
 def test_one_rule_puts_nigrosome_1_at_one_place(atlases, name, side):

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import pytest
-from forward_model import Head, make_head
 
+from forward_model import Head, make_head
 from nigradat.smwi.chain import SmwiResult, make_smwi
 from nigradat.smwi.recipe import SmwiRecipe
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
+
 from forward_model import field_of_map, grid_mm, sphere_field, sphere_map
 
 

@@ -6,8 +6,8 @@ import dataclasses
 
 import numpy as np
 import pytest
-from forward_model import Head, as_gre, make_head
 
+from forward_model import Head, as_gre, make_head
 from nigradat.errors import ImageError
 from nigradat.smwi.chain import SmwiResult, make_smwi, smwi_as_given, smwi_from_chi
 from nigradat.smwi.recipe import SmwiRecipe

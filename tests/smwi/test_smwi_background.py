@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
-from forward_model import AIR_PPM, ellipsoid, field_of_map, grid_mm, sphere_field, sphere_map
 
+from forward_model import AIR_PPM, ellipsoid, field_of_map, grid_mm, sphere_field, sphere_map
 from nigradat.errors import ImageError
 from nigradat.smwi.background import VSharp, radii_mm
 
@@ -65,6 +65,14 @@ def test_radii_fall_to_the_next_voxel():
     assert radii[-1] == pytest.approx(2.02)
     assert (np.diff(radii) < 0).all()
     assert radii_mm(2.0, SPACING) == (2.0,)
+
+
+@pytest.mark.parametrize("shape", [(64, 64, 10), (40, 40, 6), (8, 8, 8)])
+def test_a_slab_thinner_than_the_largest_sphere_takes_smaller_ones(shape):
+    v_sharp = VSharp.within(np.ones(shape, dtype=bool), (1.0, 1.0, 1.0))
+    largest = min(12, (min(shape) - 1) // 2)
+    assert len(v_sharp.spheres) == largest
+    assert v_sharp.known.any()
 
 
 def test_a_mask_like_paper_is_refused():

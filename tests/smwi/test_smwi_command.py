@@ -6,8 +6,8 @@ import json
 
 import numpy as np
 import pytest
-from forward_model import TIMES_MS, make_head
 
+from forward_model import TIMES_MS, make_head
 from nigradat.cli import main
 from nigradat.io.nifti import read_volume, write_volume
 from nigradat.smwi.chain import make_smwi

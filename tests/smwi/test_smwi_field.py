@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
-from forward_model import HZ_PER_PPM_AND_T, as_gre, grid_mm, signals
 
+from forward_model import HZ_PER_PPM_AND_T, as_gre, grid_mm, signals
 from nigradat.errors import ImageError
 from nigradat.smwi.field import fit_field, phase_coherence, radians_per_ppm
 from nigradat.volume import MultiEchoGre

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
-from forward_model import field_of_map, sphere_field, sphere_map
 
+from forward_model import field_of_map, sphere_field, sphere_map
 from nigradat.smwi.fourier import FourierGrid
 from nigradat.smwi.inversion import field_direction, tkd, tv
 

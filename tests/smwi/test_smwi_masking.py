@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
-from forward_model import ellipsoid, grid_mm
 
+from forward_model import ellipsoid, grid_mm
 from nigradat.errors import ImageError
 from nigradat.smwi.masking import bounding_box, check_mask, largest_part, tissue_mask
 

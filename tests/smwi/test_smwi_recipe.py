@@ -15,7 +15,7 @@ from nigradat.io.pack import load_cohort, pack_cohort
 from nigradat.io.pairs import read_pair
 from nigradat.models.weights import LoadedModel, load_model
 from nigradat.phantom.cohort import simulate
-from nigradat.smwi.recipe import SIDECAR_KEY, SmwiRecipe, recipe_beside, recipe_differences, sidecar_of
+from nigradat.smwi.recipe import SIDECAR_KEY, SPANS, SmwiRecipe, recipe_beside, recipe_differences, sidecar_of
 from nigradat.uncertainty.predict import predict, predict_pairs
 
 USUAL = SmwiRecipe().to_json()
@@ -78,6 +78,17 @@ def test_where_the_sidecar_lies(tmp_path):
     assert recipe_beside(image) is None
     sidecar_of(image).write_text(json.dumps({SIDECAR_KEY: USUAL}))
     assert recipe_beside(image) == USUAL
+    strange = {"made_by": "Erika Mustermann", "combination": "by Erika", "m": "4", "Mustermann": 1}
+    sidecar_of(image).write_text(json.dumps({SIDECAR_KEY: USUAL | strange}), encoding="utf-8")
+    found = recipe_beside(image)
+    assert found == {k: v for k, v in USUAL.items() if k != "m"} | {"combination": "other"}
+    assert recipe_differences(USUAL, found) == ("combination rms against other",)
+    for name, (low, high) in SPANS.items():  # a number may be a birth date, or none at all
+        for value, is_told in ((low, True), (high, True), (19560704, False), (-1, False), (True, False)):
+            sidecar_of(image).write_text(json.dumps({SIDECAR_KEY: {name: value}}), encoding="utf-8")
+            assert recipe_beside(image) == ({name: value} if is_told else {})
+        sidecar_of(image).write_text(f'{{"{SIDECAR_KEY}": {{"{name}": NaN}}}}', encoding="utf-8")
+        assert recipe_beside(image) == {}
     for bad, words in (("{", "not JSON"), ('{"SmwiRecipe": 3}', "int"), ("[]", "NoneType")):
         sidecar_of(image).write_text(bad)
         with pytest.raises(ImageError, match=words):

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
-from forward_model import grid_mm
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from forward_model import grid_mm
 from nigradat.errors import ImageError
 from nigradat.smwi.unwrapping import unwrap, wrap
 

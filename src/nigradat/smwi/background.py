@@ -67,6 +67,8 @@ class VSharp:
         choice = np.zeros(mask.shape, dtype=np.uint8)
         spheres: list[Float32] = []
         for radius in radii_mm(radius_mm, spacing_mm):
+            if not grid.holds(radius):  # so neither does the mask, which is smaller
+                continue
             sphere = grid.sphere(radius)
             new = (grid.inverse(spectrum * sphere) > _WHOLLY_INSIDE) & mask & (choice == 0)
             if new.any():

@@ -93,6 +93,11 @@ class FourierGrid:
         blur: Float32 = parts[0] * parts[1] * parts[2]
         return blur
 
+    def holds(self, radius_mm: float) -> bool:
+        """Whether a sphere finds room in the padded grid."""
+        weights, _ = _sphere_weights(radius_mm, self.spacing_mm)
+        return all(n <= room for n, room in zip(weights.shape, self.padded, strict=True))
+
     def sphere(self, radius_mm: float) -> Float32:
         """Spectrum of a sphere of sum 1 whose border voxels count by the part of them that lies inside."""
         weights, half = _sphere_weights(radius_mm, self.spacing_mm)

@@ -6,7 +6,7 @@ import json
 import math
 import os
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, fields
 from pathlib import Path
 from typing import Any, Final, Literal, get_args
 
@@ -113,6 +113,9 @@ def sidecar_of(image: str | os.PathLike[str]) -> Path:
 def recipe_beside(image: str | os.PathLike[str]) -> dict[str, Any] | None:
     """The recipe in an image's sidecar, or None where there is no sidecar or no recipe in it.
 
+    Only parameters that a recipe has, as numbers within :data:`SPANS` or our own words (else ``other``): a sidecar of
+    another program may name a patient, and a number may be a birth date.
+
     Raises:
         ImageError: a sidecar that is no JSON object, or a recipe that is none.
     """
@@ -128,4 +131,32 @@ def recipe_beside(image: str | os.PathLike[str]) -> dict[str, Any] | None:
         return None
     if not isinstance(recipe, dict):
         raise ImageError(f"{path}: {SIDECAR_KEY} is {type(recipe).__name__}", "a JSON object", "Mend or remove it")
-    return recipe
+    return {name: _told(value) for name, value in recipe.items() if name in _FIELDS and _is_told(name, value)}
+
+
+SPANS: Final[dict[str, tuple[float, float]]] = {
+    "chi_th_ppm": (0, 100),
+    "m": (0, 100),
+    "tv_lambda_ppm_mm": (0, 1),
+    "tv_iterations": (1, 1000),
+    "tkd_threshold": (0, 1),
+    "sharp_radius_mm": (0, 100),
+    "sharp_threshold": (0, 1),
+    "rounds": (1, 1000),
+}
+"""Between which bounds a parameter is taken from a sidecar, both included: far wider than any recipe in use."""
+
+_FIELDS: Final = {one.name: one.default for one in fields(SmwiRecipe)}
+_WORDS: Final = {*COMBINATIONS, *INVERSIONS, *REFERENCES, OF_UNKNOWN_ORIGIN}
+
+
+def _is_told(name: str, value: object) -> bool:
+    if isinstance(_FIELDS[name], str):
+        return isinstance(value, str)
+    low, high = SPANS[name]
+    return isinstance(value, int | float) and not isinstance(value, bool) and low <= value <= high
+
+
+def _told(value: Any) -> Any:
+    """A word that is none of ours still differs from ours, but is not repeated."""
+    return "other" if isinstance(value, str) and value not in _WORDS else value
