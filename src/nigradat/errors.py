@@ -5,7 +5,12 @@ The command line prints the message and ends with exit code 2; no traceback is s
 
 from __future__ import annotations
 
+import errno
 from collections.abc import Sequence
+from typing import Final
+
+NO_ROOM: Final = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG}
+"""Of an :class:`OSError`: the disk takes no more."""
 
 
 class NigradatError(Exception):

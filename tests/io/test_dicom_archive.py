@@ -202,3 +202,37 @@ def test_hidden_files_and_links_to_nowhere_are_passed_over(tmp_path, scan):
     (scan / ".DS_Store").write_bytes(b"\0" * 200)
     os.symlink(tmp_path / "nowhere", scan / "link.dcm")
     assert read_image(scan).data.shape == (7, 6, 5)
+
+
+def test_a_folder_that_may_not_be_listed_is_not_passed_over(tmp_path, scan, monkeypatch):
+    write_classic(scan / "Mustermann", made())
+    real = os.scandir
+
+    def denied(path):
+        if Path(path).name == "Mustermann":
+            raise PermissionError(13, "Permission denied", str(path))
+        return real(path)
+
+    monkeypatch.setattr(os, "scandir", denied)
+    with pytest.raises(ImageError, match=r"scan, or something in it, cannot be read \(Permission denied\)") as raised:
+        read_image(scan)
+    assert "Mustermann" not in str(raised.value)
+
+
+@pytest.mark.parametrize("name", ["a.zip", "a.tar", "scan.dcm.gz"])
+def test_an_archive_that_may_not_be_read_is_named(tmp_path, name, monkeypatch):
+    archived = tmp_path / name
+    archived.write_bytes(b"")
+
+    def denying(real):
+        def denied(file, *args, **kwargs):
+            if str(file) == str(archived):
+                raise PermissionError(13, "Permission denied", str(file))
+            return real(file, *args, **kwargs)
+
+        return denied
+
+    for module in ("builtins.open", "io.open", "os.open"):  # gzip, zipfile and tarfile each take another
+        monkeypatch.setattr(module, denying(open if module != "os.open" else os.open))
+    with pytest.raises(ImageError, match=r"cannot be read \(Permission denied\)"):
+        read_image(archived)

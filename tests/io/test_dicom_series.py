@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import io
 from dataclasses import replace
+from pathlib import Path
 
 import numpy as np
 import pydicom
@@ -538,3 +540,54 @@ def test_a_reconstructed_spect_has_its_place(tmp_path, step):
     affine = np.array([[-3.5, 0, 0, 10], [0, -3.5, 0, 20], [0, 0, step, 50], [0, 0, 0, 1]])
     assert np.array_equal(at_the_same_place(volume, stored.transpose(2, 1, 0), affine), stored.transpose(2, 1, 0))
     assert volume.source.attributes["Modality"] == "NM"
+
+
+@pytest.mark.parametrize("bits", [32, 64])
+def test_floating_point_pixels_are_not_taken_for_whole_numbers(tmp_path, bits):
+    """As a parametric map has them."""
+    keyword, kind = {32: ("FloatPixelData", "<f4"), 64: ("DoubleFloatPixelData", "<f8")}[bits]
+    volume = made()
+    values = (volume.stored / 7).astype(kind)
+    for k, path in enumerate(write_classic(tmp_path, volume, shuffle=None)):
+        data = pydicom.dcmread(path)
+        del data.PixelData
+        data.BitsAllocated = bits
+        setattr(data, keyword, np.ascontiguousarray(values[:, :, k].T).tobytes())
+        data.save_as(path)
+    found = read_image(tmp_path)
+    assert np.allclose(np.sort(found.data, axis=None), np.sort(values, axis=None))
+
+
+@pytest.mark.parametrize("suffix", [".dcm", ""])
+def test_a_file_that_cannot_be_read_is_no_missing_slice(tmp_path, suffix, monkeypatch):
+    paths = write_classic(tmp_path, made(), name="slice_{:03d}" + suffix)
+    real = Path.open
+
+    def denied(self, *args, **kwargs):
+        if self.name == paths[-1].name:
+            raise PermissionError(13, "Permission denied")
+        return real(self, *args, **kwargs)
+
+    monkeypatch.setattr(Path, "open", denied)
+    with pytest.raises(ImageError, match=r"cannot be read \(Permission denied\)"):
+        read_image(tmp_path)
+
+
+@pytest.mark.parametrize("opening", [1, 2])
+def test_a_disk_that_fails_is_no_damaged_header(tmp_path, opening, monkeypatch):
+    """The first time a file is opened its header is read, the second time its pixels."""
+    paths = write_classic(tmp_path, made())
+    real, opened = Path.open, []
+
+    class Failing(io.BufferedReader):
+        def read(self, size=-1):
+            raise OSError(5, "Input/output error")
+
+    def failing(self, *args, **kwargs):
+        stream = real(self, *args, **kwargs)
+        opened.extend([1] * (self.name == paths[-1].name))
+        return Failing(stream.detach()) if self.name == paths[-1].name and len(opened) == opening else stream
+
+    monkeypatch.setattr(Path, "open", failing)
+    with pytest.raises(ImageError, match=r"file \d of 5 .* cannot be read \(Input/output error\)"):
+        read_image(tmp_path)

@@ -11,6 +11,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from nigradat.errors import ConfigError, ImageError, OrientationError
+from nigradat.io import nifti
+from nigradat.io.gre import read_image, read_scan
 from nigradat.io.nifti import read_volume, write_volume
 
 AFFINE = np.array([[0.5, 0, 0, -10], [0, 0.5, 0, -20], [0, 0, 1.0, -30], [0, 0, 0, 1]])
@@ -50,6 +52,52 @@ def test_what_was_written_is_read_back(tmp_path, name):
     with_nibabel = nib.load(tmp_path / name)
     assert np.array_equal(np.asarray(with_nibabel.dataobj), noise())
     assert (with_nibabel.header["sform_code"], with_nibabel.header["qform_code"]) == (1, 1)
+
+
+@pytest.mark.parametrize("endless", [True, False])
+def test_a_bomb_is_refused_after_what_its_header_states(tmp_path, endless, monkeypatch):
+    """200 kB that unfold to 200 MB: the voxels of the header and no more than the allowance are unpacked."""
+    image = save(tmp_path / "v.nii").read_bytes()
+    unpacked = []
+    real = gzip.GzipFile.read
+    monkeypatch.setattr(gzip.GzipFile, "read", lambda self, n=-1: unpacked.append(real(self, n)) or unpacked[-1])
+    (tmp_path / "v.nii.gz").write_bytes(gzip.compress(image + bytes(200 * 2**20 if endless else 2**20), 1))
+    if endless:
+        with pytest.raises(ImageError, match=r"more than the .* bytes that its header states"):
+            read_volume(tmp_path / "v.nii.gz")
+    else:
+        assert np.array_equal(read_volume(tmp_path / "v.nii.gz")[0], noise())
+    assert sum(map(len, unpacked)) < 20 * 2**20
+    (tmp_path / "v.nii.gz").write_bytes(gzip.compress(bytes(100 * 2**20), 1))
+    with pytest.raises(ImageError):
+        read_volume(tmp_path / "v.nii.gz")
+
+
+def test_a_bomb_whose_header_speaks_the_truth_is_refused_before_it_unfolds(tmp_path, monkeypatch):
+    """Zeros shrink a thousand times; so much of them is no scan."""
+    whole = np.zeros((256, 256, 64), np.float32)
+    write_volume(tmp_path / "v.nii.gz", whole, AFFINE)
+    assert np.array_equal(read_volume(tmp_path / "v.nii.gz")[0], whole)  # below a gigabyte it may be an empty mask
+    monkeypatch.setattr(nifti, "_FREE_BYTES", 2**20)
+    monkeypatch.setattr(nifti, "MAX_RATIO", 50)
+    unpacked = []
+    real = gzip.GzipFile.read
+    monkeypatch.setattr(gzip.GzipFile, "read", lambda self, n=-1: unpacked.append(real(self, n)) or unpacked[-1])
+    with pytest.raises(ImageError, match=r"by its header it unpacks to 16,777,568 bytes\. Expected at most"):
+        read_volume(tmp_path / "v.nii.gz")
+    assert sum(map(len, unpacked)) < 2000
+
+
+def test_a_bomb_in_a_folder_is_refused_and_its_neighbours_are_read(tmp_path):
+    image = save(tmp_path / "honest.nii").read_bytes()
+    (tmp_path / "honest.nii").unlink()
+    (tmp_path / "sub-01_T1w.nii.gz").write_bytes(gzip.compress(image))
+    (tmp_path / "sub-02_T1w.nii.gz").write_bytes(gzip.compress(image + bytes(100 * 2**20), 1))
+    _, bomb = read_scan(tmp_path)
+    (problem,) = bomb.problems
+    assert "file 2 of 2" in str(problem)
+    assert "bytes that its header states" in str(problem)
+    assert np.array_equal(read_image(tmp_path).data, noise())
 
 
 def test_equal_volumes_give_equal_files(tmp_path):

@@ -155,6 +155,69 @@ def test_a_nifti_is_read_as_it_is(tmp_path):
     assert np.array_equal(found.data, nib.load(tmp_path / "spect.nii.gz").get_fdata())
     assert found.source.kind == "nifti"
     assert "spect.nii" not in to_json(found.source)
+    assert found.source.attributes == {}
+
+
+def test_the_sidecar_of_a_nifti_is_put_into_our_words(tmp_path):
+    write_volume(tmp_path / "sub-01_spect.nii.gz", stored().astype(np.float32), affine_of("RAS"))
+    said = {
+        "TracerName": "Ioflupane (Erika Mustermann)",
+        "Manufacturer": "SIEMENS NM",
+        "ReconMethodName": "3D-OSEM for Erika",
+        "AttenuationCorrection": "Chang, mu .11",
+        "ScatterCorrectionMethod": "none",
+        "PatientName": "Mustermann",
+    }
+    (tmp_path / "sub-01_spect.json").write_text(json.dumps(said), encoding="utf-8")
+    found = read_spect(tmp_path / "sub-01_spect.nii.gz").source.attributes
+    assert found["tracer"] == "123I-FP-CIT"
+    assert found["reconstruction"] == "OSEM; corrected for attenuation"
+    assert "siemens" in str(found["manufacturer"]).lower()
+    assert "Erika" not in to_json(found)
+    assert "Mustermann" not in to_json(found)
+
+
+@pytest.mark.parametrize(
+    ("said", "tracer"),
+    [
+        ({"TracerName": "FP-CIT", "TracerRadionuclide": "I123"}, "123I-FP-CIT"),
+        ({"TracerName": "[123I]FP-CIT"}, "123I-FP-CIT"),
+        ({"TracerName": "TRODAT-1", "TracerRadionuclide": "Tc99m"}, "99mTc-TRODAT-1"),
+        ({"TracerName": "FP-CIT", "TracerRadionuclide": "F18"}, None),
+        ({"TracerName": "18F-FP-CIT"}, None),
+        ({"TracerName": "beta-CIT", "TracerRadionuclide": "C11"}, None),
+    ],
+)
+def test_a_namesake_with_another_nuclide_is_not_taken_for_the_tracer(tmp_path, said, tracer):
+    write_volume(tmp_path / "pet.nii.gz", stored().astype(np.float32), affine_of("RAS"))
+    (tmp_path / "pet.json").write_text(json.dumps(said), encoding="utf-8")
+    if tracer is None:
+        with pytest.raises(ImageError, match="another nuclide"):
+            read_spect(tmp_path / "pet.nii.gz")
+    given = None if tracer else "18F-FP-CIT"
+    assert read_spect(tmp_path / "pet.nii.gz", tracer=given).source.attributes.get("tracer") == tracer
+
+
+def test_a_tracer_of_something_else_is_refused_unless_the_user_knows_better(tmp_path):
+    write_volume(tmp_path / "sub-01_pet.nii.gz", stored().astype(np.float32), affine_of("RAS"))
+    with pytest.raises(ImageError, match=r"a PET whose tracer .*--tracer"):
+        read_spect(tmp_path / "sub-01_pet.nii.gz")
+    said = {"TracerName": "FDG", "TracerRadionuclide": "F18", "Modality": "PT"}
+    (tmp_path / "sub-01_pet.json").write_text(json.dumps(said), encoding="utf-8")
+    with pytest.raises(ImageError, match="123I-FP-CIT") as refused:
+        read_spect(tmp_path / "sub-01_pet.nii.gz")
+    assert "FDG" not in str(refused.value)  # free text stays behind
+    assert "tracer" not in read_spect(tmp_path / "sub-01_pet.nii.gz", tracer="11C-PE2I").source.attributes
+    said = {"TracerName": "Joflupan (123I)", "Modality": "NM"}
+    (tmp_path / "sub-01_pet.json").write_text(json.dumps(said), encoding="utf-8")
+    assert read_spect(tmp_path / "sub-01_pet.nii.gz").source.attributes["tracer"] == "123I-FP-CIT"
+
+
+def test_a_correction_that_was_not_made_is_not_told(tmp_path):
+    write_volume(tmp_path / "a.nii.gz", stored().astype(np.float32), affine_of("RAS"))
+    said = {"ReconstructionMethod": "Filtered Back Projection", "AttenuationCorrection": "not corrected"}
+    (tmp_path / "a.json").write_text(json.dumps(said), encoding="utf-8")
+    assert read_spect(tmp_path / "a.nii.gz").source.attributes == {"reconstruction": "FBP"}
 
 
 # -- What is refused ----------------------------------------------------------------------------------------------
@@ -179,6 +242,7 @@ def test_a_nifti_is_read_as_it_is(tmp_path):
         ({"SliceVector": [1, 2, 2, 4]}, ImageError, "no order of its 4 frames"),
         ({"NumberOfFrames": 9, "SliceVector": list(range(1, 10))}, ImageError, "truncated"),
         ({"Rows": None}, ImageError, "scan.dcm"),
+        ({"SliceVector": ["a", "b"]}, ImageError, "damaged DICOM"),
     ],
 )
 def test_what_cannot_be_used_is_refused_by_name(tmp_path, changes, error, words):

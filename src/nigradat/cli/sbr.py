@@ -41,7 +41,8 @@ def run(
         typer.Option("--atlas", help="Your own regions: a label image in MNI152 with a table of names beside it."),
     ] = None,
     tracer: Annotated[
-        str | None, typer.Option("--tracer", help="For the record, where the scan's header does not say it.")
+        str | None,
+        typer.Option("--tracer", help="Where the header does not say it, or in words we do not know."),
     ] = None,
     age: Annotated[float | None, typer.Option("--age", help="Years; with --normals.")] = None,
     normals: Annotated[
@@ -81,7 +82,7 @@ def run(
         refuse_used_folder(out)
     healthy = None if normals is None else read_normals(normals)
     regions = None if atlas is None else read_atlas(atlas)
-    volume = read_spect(scan, choice)
+    volume = read_spect(scan, choice, tracer=tracer)
     found = measure_sbr(volume, recipe, atlas=regions)
     scores = None if healthy is None or age is None else z_scores(found, healthy, age)
     facts = {"tracer": tracer or volume.source.attributes.get("tracer")}

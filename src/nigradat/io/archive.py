@@ -16,12 +16,13 @@ import weakref
 import zipfile
 import zlib
 from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path, PurePosixPath
 from typing import IO, Final, cast
 
-from nigradat.errors import ImageError
+from nigradat.errors import NO_ROOM, ImageError
 
 MAX_UNPACKED_BYTES: Final = 16 * 2**30
 MAX_MEMBERS: Final = 200_000
@@ -74,14 +75,16 @@ def find_files(path: str | os.PathLike[str]) -> ScanFiles:
             compressed kinds). An archive inside a folder or another archive is left packed.
 
     Raises:
-        ImageError: nothing there, an empty folder or archive, a damaged archive, one that holds a name that climbs out
-            or a link, or that would unpack to more than :data:`MAX_UNPACKED_BYTES` or :data:`MAX_RATIO` times its size.
+        ImageError: nothing there, something that may not be read, an empty folder or archive, a damaged archive, one
+            that holds a name that climbs out or a link, or that would unpack to more than
+            :data:`MAX_UNPACKED_BYTES` or :data:`MAX_RATIO` times its size.
     """
     given = Path(path)
-    if not given.exists():
-        raise ImageError(f"{given} does not exist", "a file, a folder or an archive with a scan")
-    if given.is_dir():
-        return _listed(given, given, None)
+    with readable(f"{given}, or something in it,"):
+        if not given.exists():
+            raise ImageError(f"{given} does not exist", "a file, a folder or an archive with a scan")
+        if given.is_dir():
+            return _listed(given, given, None)
     lower = given.name.lower()
     if lower.endswith(_ARCHIVES) or (lower.endswith(".gz") and not lower.endswith(".nii.gz")):
         folder = _Folder()
@@ -90,10 +93,34 @@ def find_files(path: str | os.PathLike[str]) -> ScanFiles:
     return ScanFiles(given, given.parent, (given,))
 
 
+@contextmanager
+def readable(name: str) -> Iterator[None]:
+    """What the system does not let us read becomes our error; a full disk is told elsewhere.
+
+    Args:
+        name: how to call in the message what is read; the system's own words would repeat a file's name.
+    """
+    try:
+        yield
+    except OSError as error:
+        if error.errno in NO_ROOM:
+            raise
+        raise unreadable(name, error) from None
+
+
+def unreadable(name: str, error: OSError) -> ImageError:
+    """The error of something that is there and cannot be read."""
+    why = error.strerror or type(error).__name__
+    return ImageError(f"{name} cannot be read ({why})", "files that can be", "Check permissions and disk")
+
+
 def _listed(given: Path, root: Path, keeper: object) -> ScanFiles:
+    def stop(error: OSError) -> None:
+        raise error  # left alone, os.walk passes over a folder that it may not list, and a series is missed by nobody
+
     paths = sorted(
         Path(folder) / name
-        for folder, _, names in os.walk(root)
+        for folder, _, names in os.walk(root, onerror=stop)
         for name in names
         if not name.startswith((".", "._")) and (Path(folder) / name).is_file()
     )
@@ -108,9 +135,9 @@ def _listed(given: Path, root: Path, keeper: object) -> ScanFiles:
 
 
 def _unpack(archive: Path, folder: Path) -> None:
-    budget = _Budget(archive)
     lower = archive.name.lower()
     try:
+        budget = _Budget(archive)
         if lower.endswith(".zip"):
             _unpack_zip(archive, folder, budget)
         elif lower.endswith(_ARCHIVES):
@@ -122,6 +149,10 @@ def _unpack(archive: Path, folder: Path) -> None:
         raise ImageError(f"{archive}: damaged, it cannot be unpacked", "a whole archive", "Copy it again") from error
     except (FileExistsError, NotADirectoryError, IsADirectoryError) as error:
         raise ImageError(f"{archive}: two entries of one name", "a name for each file", "Unpack it yourself") from error
+    except OSError as error:
+        if error.errno in NO_ROOM:
+            raise
+        raise unreadable(str(archive), error) from None
     except (RuntimeError, NotImplementedError) as error:  # zipfile's, for passwords and rare methods
         raise ImageError(
             f"{archive}: encrypted, or packed in a way that cannot be read", "a plain archive", "Unpack it yourself"

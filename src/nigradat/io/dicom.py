@@ -62,9 +62,9 @@ def read_dicom(files: ScanFiles) -> tuple[ScanSeries, ...]:
     series could take their place.
 
     Raises:
-        ImageError: a DICOM file that is truncated or damaged.
+        ImageError: a DICOM file that is truncated or damaged, or a file that cannot be read.
     """
-    paths = [path for path in files.paths if is_dicom(path)]
+    paths = [path for path in files.paths if is_dicom(path, files.name(path))]
     frames = [frame for path in paths for frame in read_frames(path, files.name(path))]
     scans = [_Scan.of(group) for group in _by(frames, lambda frame: frame.series).values()]
     scans = _join_parts(_join_echoes(scans))

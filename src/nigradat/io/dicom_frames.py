@@ -22,6 +22,7 @@ import numpy as np
 import numpy.typing as npt
 
 from nigradat.errors import ImageError
+from nigradat.io.archive import readable
 from nigradat.io.series import Part, Unit, as_number, maker_of, part_of, token_of, travelling, unit_of
 
 Float64 = npt.NDArray[np.float64]
@@ -111,15 +112,20 @@ class Frame:
     acquired: str
 
 
-def is_dicom(path: Path) -> bool:
-    """Whether a file is DICOM by its name or its start, with or without the preamble, or breaks off within that."""
+def is_dicom(path: Path, name: str = "a file of the scan") -> bool:
+    """Whether a file is DICOM by its name or its start, with or without the preamble, or breaks off within that.
+
+    Args:
+        path: of the file.
+        name: how to call it in a message.
+
+    Raises:
+        ImageError: it cannot be read. It is not passed over: a slice that is lost so would be missed by nobody.
+    """
     if path.suffix.lower() in _NAMES:
         return True
-    try:
-        with path.open("rb") as stream:
-            head = stream.read(_PREAMBLE + len(_MAGIC))
-    except OSError:
-        return False
+    with _opened(path, name) as stream:
+        head = stream.read(_PREAMBLE + len(_MAGIC))
     if len(head) < _PREAMBLE + len(_MAGIC):
         return len(head) > 0 and not any(head)
     return head[_PREAMBLE:] == _MAGIC or (head[:2] in _BARE_START and head[4:6].isalpha())
@@ -133,24 +139,24 @@ def read_frames(path: Path, name: str) -> tuple[Frame, ...]:
         name: how to call it in a message.
 
     Raises:
-        ImageError: truncated, or no DICOM after all.
+        ImageError: truncated, no DICOM after all, or not to be read.
     """
     import pydicom
 
     tags: list[Any] = [*_WANTED, *_PRIVATE]
-    with quietly(), path.open("rb") as stream:
+    with quietly(), _opened(path, name) as stream:
         try:
             header = pydicom.dcmread(stream, stop_before_pixels=True, force=True, specific_tags=tags)
             if "Rows" not in header:
                 _refuse_cut_header(header, name)
                 return ()
             offset = _check_length(header, stream, name)
-            return tuple(_frames_of(header, path, name, _dtype(header), offset))
-        except ImageError:
+            return tuple(_frames_of(header, path, name, _dtype(header) if offset else "", offset))
+        except (ImageError, MemoryError):
             raise
-        except MemoryError:
-            raise
-        except Exception:  # whatever pydicom raises on damage; its words may quote a value, so they stay behind
+        except Exception as error:  # whatever pydicom raises on damage; its words may quote a value, they stay behind
+            if _is_the_systems(error):
+                raise
             raise ImageError(f"{name}: damaged DICOM", "a readable header", "Export it again") from None
 
 
@@ -162,7 +168,7 @@ def read_pixels(frames: Sequence[Frame], name: str) -> npt.NDArray[np.generic]:
         name: how to call the file in a message.
 
     Raises:
-        ImageError: truncated or damaged, or compressed in a way for which no decoder is installed.
+        ImageError: truncated or damaged, compressed in a way for which no decoder is installed, or not to be read.
     """
     first = frames[0]
     shape = first.rows, first.columns
@@ -170,15 +176,17 @@ def read_pixels(frames: Sequence[Frame], name: str) -> npt.NDArray[np.generic]:
         return np.stack([_plain_pixels(frame, name) for frame in frames])
     import pydicom
 
-    with quietly():
+    with quietly(), _opened(first.path, name) as stream:
         try:
-            data = pydicom.dcmread(first.path, force=True)
+            data = pydicom.dcmread(stream, force=True)
             if "TransferSyntaxUID" not in data.file_meta:  # a bare file is in the default syntax
                 data.file_meta.TransferSyntaxUID = pydicom.uid.ImplicitVRLittleEndian
             return np.asarray(data.pixel_array).reshape(-1, *shape)[[frame.number for frame in frames]]
         except MemoryError:
             raise
-        except Exception:  # as above
+        except Exception as error:  # as above
+            if _is_the_systems(error):
+                raise
             raise ImageError(
                 f"{name}: its pixels cannot be read: truncated, or compressed in a way that no installed decoder knows",
                 "whole pixel data",
@@ -189,7 +197,7 @@ def read_pixels(frames: Sequence[Frame], name: str) -> npt.NDArray[np.generic]:
 def _plain_pixels(frame: Frame, name: str) -> npt.NDArray[np.generic]:
     assert frame.plain is not None
     dtype = np.dtype(frame.plain.dtype)
-    with frame.path.open("rb") as stream:
+    with _opened(frame.path, name) as stream:
         stream.seek(frame.plain.offset)
         content = stream.read(frame.rows * frame.columns * dtype.itemsize)
     try:
@@ -238,7 +246,7 @@ def _dtype(header: Any) -> str:
 
 
 def _check_length(header: Any, stream: BinaryIO, name: str) -> int:
-    """Refuse a file that ends before its pixels do, without reading them; else where the pixels begin."""
+    """Refuse a file that ends before its pixels do; else where plain whole numbers begin, or 0. They are not read."""
     end = os.fstat(stream.fileno()).st_size
     syntax = getattr(getattr(header, "file_meta", None), "TransferSyntaxUID", None)
     if syntax is not None and getattr(syntax, "is_deflated", False):
@@ -263,7 +271,19 @@ def _check_length(header: Any, stream: BinaryIO, name: str) -> int:
     present = min(length, end - begin)
     if present < length or present < needed:
         raise _cut(name, f"{present} of {max(length, needed)} bytes of its pixels are there")
-    return begin
+    # Float Pixel Data and Double Float Pixel Data have tags of their own: pydicom decodes them
+    return begin if tag[0:4] in (b"\xe0\x7f\x10\x00", b"\x7f\xe0\x00\x10") else 0
+
+
+@contextmanager
+def _opened(path: Path, name: str) -> Iterator[BinaryIO]:
+    with readable(name), path.open("rb") as stream:
+        yield stream
+
+
+def _is_the_systems(error: Exception) -> bool:
+    """Whether the disk failed, and not the content: pydicom raises OSError too, but without a number."""
+    return isinstance(error, OSError) and error.errno is not None
 
 
 def _cut(name: str, why: str) -> ImageError:

@@ -13,11 +13,12 @@ import numpy.typing as npt
 from nigradat.errors import ConfigError, ImageError, NigradatError
 from nigradat.io.archive import ScanFiles, find_files
 from nigradat.io.dicom import read_dicom
-from nigradat.io.nifti import AFFINE_CHOICES, AffineChoice
+from nigradat.io.files import sha256_of
+from nigradat.io.nifti import AFFINE_CHOICES, AffineChoice, read_volume
 from nigradat.io.nifti_series import read_nifti
 from nigradat.io.phase import PhaseSign, from_complex, is_reversed, phase_scale, to_radians
-from nigradat.io.series import BODY_PARTS, SHOWABLE, Part, ScanImage, ScanSeries, listed
-from nigradat.volume import MultiEchoGre, Volume
+from nigradat.io.series import BODY_PARTS, SHOWABLE, Part, ScanImage, ScanSeries, listed, token_of
+from nigradat.volume import MultiEchoGre, Source, Volume
 
 Float32 = npt.NDArray[np.float32]
 Path = str | os.PathLike[str]
@@ -199,7 +200,7 @@ def read_image(
         raise ImageError(
             f"{os.fspath(path)}: {len(places)} images: {listed([chosen.images[i] for i in places])}",
             "one",
-            "Say which part or echo time; of repetitions keep one",
+            "Say which with --part or --echo-time; of repetitions keep one",
         )
     assert chosen.read is not None
     assert chosen.affine is not None
@@ -211,6 +212,54 @@ def read_image(
     if image.echo_time_ms is not None:
         source = replace(source, attributes={**source.attributes, "EchoTime": image.echo_time_ms})
     return Volume(voxels, chosen.affine, source)
+
+
+def read_magnitude(
+    path: Path,
+    *,
+    series: str | None = None,
+    echo_times_ms: Sequence[float] | None = None,
+    field_strength_t: float | None = None,
+    affine: AffineChoice = "auto",
+    any_body_part: bool = False,
+    trust_phase: bool = False,
+    phase_sign: PhaseSign = "auto",
+) -> MultiEchoGre | Volume:
+    """What a given susceptibility map weighs: the echoes of a scan, or one image where it holds no phases.
+
+    Args:
+        path, series, echo_times_ms, field_strength_t, affine, any_body_part, trust_phase, phase_sign: as for
+            :func:`read_gre`.
+
+    Raises:
+        ImageError, OrientationError, ConfigError: as :func:`read_gre`, where there is no single image either.
+    """
+    try:
+        return read_gre(
+            path,
+            series=series,
+            phase_sign=phase_sign,
+            echo_times_ms=echo_times_ms,
+            field_strength_t=field_strength_t,
+            affine=affine,
+            any_body_part=any_body_part,
+            trust_phase=trust_phase,
+        )
+    except ImageError as no_echoes:
+        try:
+            return read_image(path, series=series, affine=affine, any_body_part=any_body_part)
+        except ImageError:
+            raise no_echoes from None
+
+
+def read_map(path: Path, *, affine: AffineChoice = "auto") -> Volume:
+    """A susceptibility map or a mask (NIfTI) as it is: unlike an image it may hold voxels that are no number.
+
+    Raises:
+        ImageError, OrientationError: no usable NIfTI.
+    """
+    voxels, where = read_volume(path, affine)
+    return Volume(voxels, np.asarray(where, dtype=np.float64), Source((token_of(sha256_of(path)),), "nifti"))
 
 
 # -- Finding ------------------------------------------------------------------------------------------------------
@@ -232,7 +281,7 @@ def _list_series(path: Path, affine: AffineChoice) -> tuple[ScanSeries, ...]:
 def _read_dicom(files: ScanFiles) -> tuple[ScanSeries, ...]:
     from nigradat.io.dicom_frames import is_dicom
 
-    if not any(is_dicom(path) for path in files.paths):
+    if not any(is_dicom(path, files.name(path)) for path in files.paths):
         return ()
     try:
         import pydicom  # noqa: F401 - named here, before any work
@@ -277,7 +326,7 @@ def _wrong_body(series: ScanSeries) -> tuple[NigradatError, ...]:
     body = series.attributes.get("BodyPartExamined")
     if body is None or body in BODY_PARTS:
         return ()
-    return (ImageError(f"a scan of the body part {body}", "the head", "If the header is wrong, allow any body part"),)
+    return (ImageError(f"a scan of the body part {body}", "the head", "If the header is wrong, say --any-body-part"),)
 
 
 def _refusals(series: ScanSeries, any_body_part: bool) -> tuple[NigradatError, ...]:
@@ -311,7 +360,7 @@ def _why_no_gre(series: ScanSeries) -> tuple[NigradatError, ...]:
         faults.append(ImageError(f"one echo: {series.holds}", "two or more", "Take a multi-echo scan"))
     elif any(time is None for time in first):
         faults.append(
-            ImageError(f"{len(first)} echoes without echo times", "a time for each", "Give the echo times in ms")
+            ImageError(f"{len(first)} echoes without echo times", "a time for each", "Give them in ms (--echo-times)")
         )
     elif len(set(first)) < len(first):
         faults.append(ImageError(f"echoes of the same time: {series.holds}", "echo times that differ"))
@@ -391,5 +440,7 @@ def _field_strength(series: ScanSeries, given: float | None) -> float:
             raise ConfigError(f"a field strength of {given:g} T for a scan at {stated:g} T", "the scanner's own")
         return given
     if not isinstance(stated, float):
-        raise ImageError("no field strength in the files", "a stated Magnetic Field Strength", "Give it in tesla")
+        raise ImageError(
+            "no field strength in the files", "a stated Magnetic Field Strength", "Give it in tesla (--field-strength)"
+        )
     return stated

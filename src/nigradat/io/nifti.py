@@ -5,6 +5,7 @@ from __future__ import annotations
 import gzip
 import hashlib
 import io
+import math
 import os
 import struct
 import zlib
@@ -20,12 +21,16 @@ from nibabel.arrayproxy import ArrayProxy
 
 from nigradat.anatomy import Array, axis_codes, check_affine
 from nigradat.errors import ConfigError, ImageError, OrientationError
+from nigradat.io.archive import MAX_RATIO
 from nigradat.io.files import new_file
 
 AffineChoice = Literal["auto", "sform", "qform"]
 AFFINE_CHOICES: Final = ("auto", "sform", "qform")
 MAX_FORM_DISTANCE_MM: Final = 0.5
 _NIFTI2_HEADER_BYTES: Final = 540  # the first field of the file
+_SLACK_BYTES: Final = 16 * 2**20  # for header extensions
+_MOST_BYTES: Final = 8 * 2**30
+_FREE_BYTES: Final = 2**30  # so much may unpack whatever its ratio, as an empty mask of many echoes does
 _GZIP_MAGIC: Final = b"\x1f\x8b"
 
 
@@ -181,11 +186,44 @@ def _read_bytes(path: Path, name: Path | str = "") -> bytes:
     if not raw.startswith(_GZIP_MAGIC):
         return raw
     try:
-        return gzip.decompress(raw)
+        with gzip.GzipFile(fileobj=io.BytesIO(raw)) as stream:
+            start = stream.read(_NIFTI2_HEADER_BYTES + 4)
+            stated = _stated_bytes(start)
+            _refuse_too_much(stated, len(raw), name)
+            content = start + stream.read(max(0, stated + _SLACK_BYTES - len(start)))
+            too_much = bool(stream.read(1))
     except (EOFError, zlib.error, gzip.BadGzipFile) as error:
         raise ImageError(
             f"{name}: truncated or damaged, it cannot be decompressed ({error})", "", "Copy or export it again"
         ) from error
+    if too_much:
+        raise ImageError(
+            f"{name}: it unpacks to more than the {stated:,} bytes that its header states",
+            "the voxels of its header",
+            "Ask where it comes from; do not unpack it",
+        )
+    return content
+
+
+def _refuse_too_much(stated: int, packed: int, name: Path | str) -> None:
+    """A header may lie as well, or speak the truth of a bomb: what it states is held against the packed bytes."""
+    most = min(_MOST_BYTES, max(_FREE_BYTES, MAX_RATIO * packed))
+    if stated > most:
+        raise ImageError(
+            f"{name}: by its header it unpacks to {stated:,} bytes",
+            f"at most {most:,}, for {packed:,} packed ones",
+            "If it is a scan, unpack it yourself",
+        )
+
+
+def _stated_bytes(start: bytes) -> int:
+    """How long a NIfTI must be by its own header; 0 for what is none, which is then refused for that."""
+    try:
+        header, _ = _parse("", start)
+        voxels = math.prod(max(1, int(n)) for n in header.get_data_shape())
+        return int(header["vox_offset"]) + voxels * int(header.get_data_dtype().itemsize)
+    except (ImageError, ValueError, OverflowError):
+        return 0
 
 
 def _parse(path: Path | str, content: bytes) -> tuple[Any, Any]:

@@ -153,9 +153,9 @@ def _inherited_from(path: Path, files: ScanFiles) -> list[Path]:
 
 
 def _load_json(path: Path) -> dict[str, Any]:
-    if not path.is_file():
-        return {}
     try:
+        if not path.is_file():
+            return {}
         if path.stat().st_size > _MAX_SIDECAR_BYTES:
             raise ValueError
         data = json.loads(path.read_text(encoding="utf-8"))
@@ -170,6 +170,7 @@ def _load_json(path: Path) -> dict[str, Any]:
 
 
 def _series(label: str, group: Sequence[_Named], files: ScanFiles, affine: AffineChoice) -> ScanSeries:
+    group = sorted(group, key=lambda file: file.echo)  # by number: e10 comes after e2, and times may be given in order
     kind = "bids" if all(file.is_bids for file in group) else "nifti"
     attributes = _attributes(group[0].sidecar)
     places: list[tuple[ScanImage, Path, int]] = []
@@ -195,7 +196,9 @@ def _series(label: str, group: Sequence[_Named], files: ScanFiles, affine: Affin
     places.sort(key=lambda place: _order(place[0]))
     token = "sha256:" + digest.hexdigest()[:12]
     images = tuple(image for image, _, _ in places)
-    if len(set(images)) < len(images) and all(image.echo_time_ms is not None for image in images):
+    timeless = [(file.part, file.echo) for file in group if file.echo and file.sidecar.get("EchoTime") is None]
+    is_timed = all(image.echo_time_ms is not None for image in images)
+    if (is_timed and len(set(images)) < len(images)) or len(set(timeless)) < len(timeless):
         hazards.append(ImageError("several images of the same part and echo", "one of each"))
     return ScanSeries(
         label=label,

@@ -10,6 +10,7 @@ Between Slices says on which side of the first slice the others lie).
 from __future__ import annotations
 
 import os
+import re
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, Final
@@ -22,6 +23,7 @@ from nigradat.io.dicom import sort_slices
 from nigradat.io.dicom_frames import is_dicom, quietly, read_frames, read_pixels
 from nigradat.io.files import sha256_of
 from nigradat.io.nifti import AffineChoice, read_volume
+from nigradat.io.nifti_series import read_sidecar
 from nigradat.io.series import maker_of, token_of
 from nigradat.volume import Source, Volume
 
@@ -32,10 +34,13 @@ TRAVELLING_ATTRIBUTES: Final = {
     "reconstruction": "FBP or OSEM, then the corrections made: attenuation, scatter, ...",
 }
 _TRACERS: Final = {
-    "123I-FP-CIT": ("ioflupane", "fp-cit", "fpcit", "datscan", "dat scan"),
+    "123I-FP-CIT": ("ioflupan", "joflupan", "fp-cit", "fpcit", "datscan", "dat scan"),
     "123I-beta-CIT": ("beta-cit", "b-cit", "iometopane", "dopascan"),
     "99mTc-TRODAT-1": ("trodat",),
 }
+_NUMBER: Final = re.compile(r"\d+")
+_MASSES: Final = {"11", "18", "99", "123", "125", "131"}  # of carbon, fluorine, technetium, iodine; as text
+_NOT_MADE: Final = re.compile(r"(no|none|not|false|n/a|0)\b")
 _RECONSTRUCTIONS: Final = {
     "OSEM": ("osem", "3d-osem", "flash", "astonish", "evolution", "iterative", "mlem"),
     "FBP": ("fbp", "filtered back", "backprojection"),
@@ -52,37 +57,43 @@ _KINDS: Final = ("RECON TOMO",)
 _SLICE_VECTOR: Final = 0x00540080
 
 
-def read_spect(path: str | os.PathLike[str], affine: AffineChoice = "auto") -> Volume:
+def read_spect(path: str | os.PathLike[str], affine: AffineChoice = "auto", *, tracer: str | None = None) -> Volume:
     """Read one reconstructed SPECT.
 
     Args:
         path: an NM DICOM file, a folder or archive that holds one, or a NIfTI.
         affine: for a NIfTI, see :func:`nigradat.io.nifti.read_volume`.
+        tracer: what the user knows it to be; then the header's word for it does not matter.
 
     Returns:
         The scan with its rescaling applied, in storage order. ``source.attributes`` has ``tracer``, ``manufacturer``
-        and ``reconstruction`` as far as a DICOM header tells them.
+        and ``reconstruction`` as far as a DICOM header, or a NIfTI's sidecar, tells them.
 
     Raises:
         ImageError: no such file, truncated or damaged; not one reconstructed SPECT (projections, gated or whole-body
-            images, another modality, several scans).
+            images, another modality, several scans), or one of a tracer that none of ours is known by.
         OrientationError: a header that does not say where the slices lie; a side is never guessed.
         MissingExtraError: pydicom is not installed.
     """
     given = Path(path)
     if given.name.lower().endswith((".nii", ".nii.gz")):
         data, matrix = read_volume(given, affine)
-        return Volume(data, np.asarray(matrix, dtype=np.float64), Source((token_of(sha256_of(given)),), "nifti"))
+        sidecar = read_sidecar(given, find_files(given))
+        said = _of_sidecar(sidecar)
+        is_pet = sidecar.get("Modality") in ("PT", "PET") or given.name.split(".", 1)[0].endswith("_pet")
+        if tracer is None:
+            _refuse_other_tracers(given.name, "tracer" in said, sidecar.get("TracerName"), is_pet)
+        return Volume(data, np.asarray(matrix, dtype=np.float64), Source((token_of(sha256_of(given)),), "nifti", said))
     files = find_files(given)
     scans = [file for file in files.paths if is_dicom(file)]
     if not scans:
         raise ImageError(f"{given}: neither DICOM nor NIfTI", "a reconstructed DaT-SPECT")
     _require_pydicom()
     with quietly():
-        return _read_dicom(given, files, scans)
+        return _read_dicom(given, files, scans, tracer)
 
 
-def _read_dicom(given: Path, files: ScanFiles, scans: Sequence[Path]) -> Volume:
+def _read_dicom(given: Path, files: ScanFiles, scans: Sequence[Path], tracer: str | None) -> Volume:
     headers = [(file, _header(file, files.name(file))) for file in scans]
     nuclear = [(file, header) for file, header in headers if "NumberOfFrames" in header]
     if len(nuclear) != 1:
@@ -93,12 +104,17 @@ def _read_dicom(given: Path, files: ScanFiles, scans: Sequence[Path]) -> Volume:
             "Name the file itself",
         )
     file, header = nuclear[0]
+    if tracer is None:
+        _refuse_other_tracers(files.name(file), "tracer" in _travelling(header), _stated(header)[0])
     return _read(file, files.name(file), header)
 
 
 def _read(path: Path, name: str, header: Any) -> Volume:
-    _refuse_other_kinds(header, name)
-    _refuse_unplaced(header, name)
+    try:
+        _refuse_other_kinds(header, name)
+        _refuse_unplaced(header, name)
+    except (TypeError, ValueError, OverflowError):  # a number that is none
+        raise ImageError(f"{name}: damaged DICOM header", "a readable header", "Export it again") from None
     frames, grid = sort_slices(read_frames(path, name))
     stored = read_pixels(frames, name)
     slopes = np.array([frame.slope for frame in frames])[:, None, None]
@@ -162,24 +178,74 @@ def _refuse_unplaced(header: Any, name: str) -> None:
         raise ImageError(f"{name}: a slice vector that is no order of its {frames} frames", "each slice once")
 
 
-def _travelling(header: Any) -> Mapping[str, str | float]:
-    """The few attributes that travel, in our own words."""
-    found: dict[str, str | float] = {}
+def _refuse_other_tracers(name: str, known: bool, stated: object, is_pet: bool = False) -> None:
+    """Any brain tracer has a ratio of striatum to cortex; only that of a transporter's tracer is a DaT label."""
+    said = str(stated or "").strip().lower()
+    if known or (not is_pet and said in ("", "n/a", "unknown", "none")):
+        return
+    raise ImageError(
+        f"{name}: {'a PET' if is_pet else 'a scan'} whose tracer is none that we know, or has another nuclide",
+        " or ".join(_TRACERS),
+        "Say --tracer if it does bind to the dopamine transporter; its SBR has a scale of its own",
+    )
+
+
+def _stated(header: Any) -> tuple[object, object]:
+    """The tracer in the header's own words: free text, and the meaning of its code."""
     radio = header.get("RadiopharmaceuticalInformationSequence") or [{}]
     codes = radio[0].get("RadiopharmaceuticalCodeSequence") or [{}]
-    if tracer := _word_for(_TRACERS, radio[0].get("Radiopharmaceutical"), codes[0].get("CodeMeaning")):
-        found["tracer"] = tracer
-    if maker := maker_of(header.get("Manufacturer")):
-        found["manufacturer"] = maker
+    text, code = radio[0].get("Radiopharmaceutical"), codes[0].get("CodeMeaning")
+    return text or code, code
+
+
+def _travelling(header: Any) -> Mapping[str, str | float]:
+    """The few attributes of a DICOM header that travel."""
     terms = {str(term) for term in np.atleast_1d(header.get("CorrectedImage") or [])}
-    made = [word for term, word in _CORRECTIONS.items() if term in terms]
+    return _in_our_words(
+        _stated(header),
+        header.get("Manufacturer"),
+        header.get("ReconstructionMethod"),
+        [word for term, word in _CORRECTIONS.items() if term in terms],
+    )
+
+
+def _of_sidecar(sidecar: Mapping[str, Any]) -> Mapping[str, str | float]:
+    """Of a JSON sidecar, whose keys are those of BIDS for PET, which SPECT borrows."""
+    made = {
+        "attenuation": sidecar.get("AttenuationCorrection"),
+        "scatter": sidecar.get("ScatterCorrectionMethod"),
+        "decay": sidecar.get("ImageDecayCorrected"),
+    }
+    return _in_our_words(
+        (sidecar.get("TracerName"), sidecar.get("TracerRadionuclide")),
+        sidecar.get("Manufacturer"),
+        sidecar.get("ReconMethodName") or sidecar.get("ReconstructionMethod"),
+        [word for word, said in made.items() if said and not _NOT_MADE.match(str(said).strip().lower())],
+    )
+
+
+def _in_our_words(
+    tracer: Sequence[object], maker: object, reconstruction: object, corrections: Sequence[str]
+) -> Mapping[str, str | float]:
+    found: dict[str, str | float] = {}
+    if name := _tracer(tracer):
+        found["tracer"] = name
+    if known := maker_of(maker):
+        found["manufacturer"] = known
     words = [
-        _word_for(_RECONSTRUCTIONS, header.get("ReconstructionMethod")),
-        f"corrected for {', '.join(made)}" if made else "",
+        _word_for(_RECONSTRUCTIONS, reconstruction),
+        f"corrected for {', '.join(corrections)}" if corrections else "",
     ]
     if any(words):
         found["reconstruction"] = "; ".join(word for word in words if word)
     return found
+
+
+def _tracer(texts: Sequence[object]) -> str:
+    """Our word; none for a namesake with another nuclide, such as 18F-FP-CIT, whose uptake is on a scale of its own."""
+    ours = _word_for(_TRACERS, *texts)
+    nuclides = {number for text in texts for number in _NUMBER.findall(str(text or ""))} & _MASSES
+    return ours if not nuclides or any(ours.startswith(mass) for mass in nuclides) else ""
 
 
 def _word_for(words: Mapping[str, Sequence[str]], *texts: object) -> str:

@@ -10,6 +10,7 @@ from typing import Final
 from nigradat.errors import CohortError
 from nigradat.io.manifest import Participant
 from nigradat.io.nifti import AffineChoice
+from nigradat.io.nuclear import read_spect
 from nigradat.spect.sbr import SbrMeasurement, SbrRecipe, measure_sbr
 
 PROGRAM: Final = "nigradat"
@@ -29,7 +30,7 @@ def labeller(recipe: SbrRecipe, affine: AffineChoice = "auto") -> Callable[[Part
     """
 
     def label(visit: Participant, scan: Path) -> Participant:
-        return labelled(visit, measure_sbr(scan, recipe, affine=affine))
+        return labelled(visit, measure_sbr(read_spect(scan, affine, tracer=visit.tracer), recipe))
 
     return label
 
