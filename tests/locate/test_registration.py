@@ -10,10 +10,21 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from nibabel import orientations
 from scipy import ndimage
+from scipy.spatial.transform import Rotation
 
 from nigradat.errors import ImageError
 from nigradat.locate import registration
-from nigradat.locate.registration import MIDBRAIN_MM, Alignment, nearest_ras, register, resampled, template, transform
+from nigradat.locate.locate import MIN_AGREEMENT
+from nigradat.locate.registration import (
+    MIDBRAIN_MM,
+    Alignment,
+    follow,
+    nearest_ras,
+    register,
+    resampled,
+    template,
+    transform,
+)
 from nigradat.volume import Volume
 
 ORDERS = [np.column_stack([order, flips]) for order in permutations(range(3)) for flips in product((1, -1), repeat=3)]
@@ -85,6 +96,34 @@ def test_a_slab_of_the_template_is_put_back_in_its_place():
     near = MIDBRAIN_MM + np.array([[0, 0, 0], [12, 0, 0], [-12, 0, 0], [0, 10, 5]])
     truth = transform(np.linalg.inv(pose), near)
     assert np.linalg.norm(found.to_scan(near) - truth, axis=-1).max() < 1.0
+
+
+def test_a_scan_follows_the_t1w_of_its_session_and_answers_for_itself():
+    """The agreement is the scan's own: that of a T1w that was registered well says nothing about another image."""
+    pytest.importorskip("SimpleITK")
+    pytest.importorskip("nilearn")
+    moved = np.eye(4)
+    moved[:3, :3] = Rotation.from_euler("xyz", [4, -3, 5], degrees=True).as_matrix()
+    moved[:3, 3] = 3, -4, 2
+    brain = resampled(template(), 2.0)
+    scan = Volume(brain.data, moved @ brain.affine)
+    found = follow(scan, brain, Alignment(np.eye(4), agreement=0.9))
+    near = MIDBRAIN_MM + np.array([[0, 0, 0], [12, 0, 0], [-12, 0, 0], [0, 10, 5]])
+    assert np.linalg.norm(found.to_scan(near) - transform(moved, near), axis=-1).max() < 0.5
+    assert found.agreement == pytest.approx(registration._agreement(nearest_ras(brain), Alignment(np.eye(4))), abs=0.2)
+    assert found.agreement > MIN_AGREEMENT
+    assert "through T1w" in found.method
+    noise = Volume(np.random.default_rng(0).uniform(size=brain.data.shape).astype(np.float32), brain.affine)
+    assert follow(noise, brain, Alignment(np.eye(4), agreement=0.9)).agreement < MIN_AGREEMENT
+
+
+@pytest.mark.parametrize(("turn", "shift"), [(25, 0), (0, 40)])
+def test_a_step_that_no_head_makes_within_a_session_is_refused(turn, shift):
+    step = np.eye(4)
+    step[:3, :3] = Rotation.from_euler("x", turn, degrees=True).as_matrix()
+    step[:3, 3] = MIDBRAIN_MM - step[:3, :3] @ MIDBRAIN_MM + [0, 0, shift]
+    with pytest.raises(ImageError, match=f"lie {shift} mm and {turn} degrees apart"):
+        registration._check_rigid(step, MIDBRAIN_MM)
 
 
 def test_what_is_no_head_is_refused():

@@ -3,11 +3,19 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, cast, get_args
 
 import typer
 
-from nigradat.cli.console import Affine, Json, check_affine_choice, print_json, require_extra
+from nigradat.cli.console import (
+    Affine,
+    AnyBodyPart,
+    Json,
+    check_affine_choice,
+    check_choice,
+    print_json,
+    require_extra,
+)
 
 NAME = "locate"
 
@@ -41,6 +49,13 @@ def run(
     series: Annotated[
         str | None, typer.Option("--series", help="Which series of a scan, as 'nigradat inspect' numbers them.")
     ] = None,
+    part: Annotated[
+        str | None, typer.Option("--part", help="Which part of a scan with several, for example magnitude.")
+    ] = None,
+    echo_time: Annotated[
+        float | None, typer.Option("--echo-time", help="Which echo of a scan with several, in ms.")
+    ] = None,
+    any_body_part: AnyBodyPart = False,
     affine: Affine = "auto",
     as_json: Json = False,
 ) -> None:
@@ -53,6 +68,7 @@ def run(
     from nigradat.errors import ConfigError
     from nigradat.io.files import refuse_used_folder
     from nigradat.io.gre import read_image
+    from nigradat.io.series import Part
     from nigradat.locate import atlas as atlases
     from nigradat.locate import centres as points
     from nigradat.locate import locate as locating
@@ -67,13 +83,17 @@ def run(
     if centres is None:
         require_extra("locate", "SimpleITK", "nilearn")
     refuse_used_folder(out)
-    volume = locating.with_provenance(read_image(image, series=series, affine=choice), image)
+    wanted = None if part is None else cast("Part", check_choice("--part", part, get_args(Part)))
+    seen = read_image(
+        image, series=series, part=wanted, echo_time_ms=echo_time, affine=choice, any_body_part=any_body_part
+    )
+    volume = locating.with_provenance(seen, image)
     if centres is not None:  # the file's name may be a patient's and stays out
         found = locating.given(volume, points.read_centres(centres, volume.affine, choice), f"a {centres.suffix} file")
     else:
         found = locating.locate_nigrosomes(
             volume,
-            t1w=None if t1w is None else read_image(t1w, affine=choice),
+            t1w=None if t1w is None else read_image(t1w, affine=choice, any_body_part=any_body_part),
             atlas=None if atlas is None else atlases.read_atlas(atlas, affine=choice),
             refined=not no_refine,
         )

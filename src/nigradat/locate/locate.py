@@ -16,6 +16,7 @@ from nigradat.anatomy import Side, check_sides
 from nigradat.errors import ImageError
 from nigradat.io.files import new_folder, write_json
 from nigradat.io.nifti import write_volume
+from nigradat.io.series import travelling
 from nigradat.locate.atlas import Atlas, nigrosome_sites, parametric_atlas
 from nigradat.locate.centres import write_centres
 from nigradat.locate.figures import locate_png
@@ -214,7 +215,7 @@ def with_provenance(volume: Volume, image: str | os.PathLike[str]) -> Volume:
         source = Source(
             (*map(str, told["Sources"]), *volume.source.files),
             str(told["SourceKind"]),
-            dict(told["SourceAttributes"]),
+            travelling(dict(told["SourceAttributes"])),
             (*map(str, told["Steps"]), *volume.source.steps),
         )
     except (OSError, ValueError, KeyError, TypeError):

@@ -8,7 +8,7 @@ the head, as their own centre says little.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cache
 from importlib import import_module
 from itertools import product
@@ -34,6 +34,7 @@ _KEPT: Final = 4  # poses that are followed further
 _LOCAL_MM: Final = 40.0  # around the midbrain, where the affine map and the deformation are fitted
 _LOCAL_STEP_MM: Final = 2.0
 _KNOTS_MM: Final = 15.0
+_MOST_MM, _MOST_DEG = 30.0, 20.0  # that a head moves between two scans of a session
 
 
 @dataclass(frozen=True, eq=False)
@@ -125,13 +126,20 @@ def follow(volume: Volume, reference: Volume, aligned: Alignment) -> Alignment:
         volume: the scan that is needed.
         reference: the scan that ``aligned`` belongs to; both share the scanner's coordinates up to a movement.
         aligned: its alignment.
+
+    Returns:
+        With the scan's own agreement with the template, whatever that of ``reference`` is.
+
+    Raises:
+        ImageError: the rigid step is larger than a head moves within a session.
     """
     scan, other = nearest_ras(volume), nearest_ras(reference)
     middle = aligned.to_scan(MIDBRAIN_MM)
-    rigid = _fit_rigid(_box_around(scan, middle, 1.5 * _LOCAL_MM), other, middle)
-    return Alignment(
-        aligned.linear, aligned.bend_mm, aligned.bend_affine, rigid, aligned.agreement, f"{aligned.method}, through T1w"
-    )
+    local = _box_around(scan, middle, 1.5 * _LOCAL_MM)
+    rigid = _fit_rigid(local, other, middle)
+    _check_rigid(rigid, middle)
+    through = replace(aligned, first=rigid, method=f"{aligned.method}, through T1w")
+    return replace(through, agreement=_agreement(local, through))
 
 
 def nearest_ras(volume: Volume) -> Volume:
@@ -357,6 +365,18 @@ def _check_affine(linear: Float64) -> None:
             f"the registration to MNI152 failed: it stretches the head by {stretch.min():.2f} to {stretch.max():.2f}",
             "0.65 to 1.4",
             "Check the image and its orientation, give a T1w with --t1w, or the two centres with --centres",
+        )
+
+
+def _check_rigid(rigid: Float64, middle: Float64) -> None:
+    """Refuse a step between two scans of one session that no head makes."""
+    moved = float(np.linalg.norm(transform(rigid, middle[None])[0] - middle))
+    turned = float(np.degrees(np.arccos(np.clip((np.trace(rigid[:3, :3]) - 1) / 2, -1, 1))))
+    if moved > _MOST_MM or turned > _MOST_DEG:
+        raise ImageError(
+            f"the scan and the T1w lie {moved:.0f} mm and {turned:.0f} degrees apart",
+            f"at most {_MOST_MM:g} mm and {_MOST_DEG:g} degrees, as within one session",
+            "Check that both are of the same visit, or leave the T1w out",
         )
 
 
