@@ -10,8 +10,10 @@ import hashlib
 import json
 import os
 import shutil
-from collections.abc import Callable, Iterator, Sequence
+from collections import deque
+from collections.abc import Callable, Generator, Iterator, Sequence
 from concurrent.futures import FIRST_COMPLETED, Future, ProcessPoolExecutor, wait
+from concurrent.futures.process import BrokenProcessPool
 from dataclasses import asdict, dataclass, replace
 from multiprocessing import get_context
 from pathlib import Path
@@ -21,14 +23,16 @@ from nigradat import __version__
 from nigradat.anatomy import Side
 from nigradat.bids.derivatives import COHORT_FOLDER, RECORDS_FOLDER, describe_dataset, patch_name
 from nigradat.bids.layout import Visit, find_visits, read_labels
-from nigradat.bids.visit import Settings, VisitRecord, process_visit, write_failure
-from nigradat.errors import CohortError, NigradatError, OutputError
+from nigradat.bids.visit import Settings, VisitRecord, process_visit, without_places, write_failure
+from nigradat.errors import NO_ROOM, CohortError, NigradatError, OutputError
 from nigradat.io.files import new_file, write_json, write_text
 from nigradat.io.manifest import MISSING, PARTICIPANT_COLUMNS, Participant
 from nigradat.io.pack import PackedCohort, pack_cohort
 
 Progress = Callable[[int, int], None]
 _MANIFEST: Final = "manifest.tsv"
+_PATCHES_GONE: Final = "its patches are gone; prepare it again"
+_NO_SIDECARS: Final = ("dataset_description.json", "participants.json")
 
 
 @dataclass(frozen=True)
@@ -55,7 +59,7 @@ def run_participants(
     *,
     participants: Sequence[str] = (),
     settings: Settings | None = None,
-    workers: int = 1,
+    workers: int = 0,
     progress: Progress | None = None,
 ) -> Outcome:
     """Turn the scans of every visit into derivatives and a page.
@@ -65,7 +69,9 @@ def run_participants(
         out: derivatives data set, new or of an earlier run on the same data set.
         participants: labels to take; all if none is given.
         settings: how; default those of :class:`Settings`. A visit that was processed with others is processed again.
-        workers: visits at a time, each in a process of its own that ends with it, so memory does not add up.
+        workers: visits at a time, each in a process of its own that ends with it, so that memory does not add up and
+            a visit for which it does not suffice stops no other. 0: one by one in this process, for scripts that
+            processes of their own could not import.
         progress: called with (visits done, visits in all).
 
     Raises:
@@ -84,7 +90,7 @@ def run_participants(
     todo = []
     for visit in visits:
         record = read_record(target, visit)
-        if record is not None and not record.error and record.key == key_of(source, visit, settings):
+        if record is not None and _is_whole(target, visit, record) and record.key == key_of(source, visit, settings):
             records[visit.name] = record
         else:
             todo.append(visit)
@@ -119,12 +125,13 @@ def run_group(
     lines, without = [], []
     for visit in visits:
         record = read_record(target, visit)
-        if record is None or record.error:
-            without.append((visit.name, "not processed" if record is None else record.error))
+        if visit.error or record is None or not _is_whole(target, visit, record):
+            why = visit.error or ("not processed" if record is None else record.error or _PATCHES_GONE)
+            without.append((visit.name, why))
             continue
         participant = _labelled(labels[visit.name], record)
         if not participant.has_sbr:
-            without.append((visit.name, "no SBR, neither in the tables nor from a SPECT"))
+            without.append((visit.name, record.sbr_error or "no SBR in the tables, and no SPECT"))
             continue
         patches = [(visit.folder / "anat" / patch_name(visit, side)).as_posix() for side in Side]
         lines.append([*(_cell(getattr(participant, column)) for column in PARTICIPANT_COLUMNS), *patches])
@@ -132,14 +139,21 @@ def run_group(
         shown = "; ".join(f"{name}: {why}" for name, why in without[:5])
         raise CohortError(f"no visit with patches and labels in {target} ({shown})", "at least one")
     header = [*PARTICIPANT_COLUMNS, *(side.value for side in Side)]
-    write_text(target / _MANIFEST, "\n".join("\t".join(line) for line in [header, *lines]) + "\n")
+    manifest = target / _MANIFEST
+    before = manifest.read_bytes() if manifest.is_file() else None
     fresh = target / f".{COHORT_FOLDER}.new"
     shutil.rmtree(fresh, ignore_errors=True)
     try:
-        pack_cohort(target / _MANIFEST, fresh, allow_mixed=allow_mixed, progress=progress)
+        write_text(manifest, "\n".join("\t".join(line) for line in [header, *lines]) + "\n")
+        pack_cohort(manifest, fresh, allow_mixed=allow_mixed, progress=progress)
         write_json(fresh / "left_out.json", [{"visit": name, "why": why} for name, why in without])
         shutil.rmtree(target / COHORT_FOLDER, ignore_errors=True)
         fresh.rename(target / COHORT_FOLDER)
+    except BaseException:  # a refused group leaves the older one, manifest and cohort, as it was
+        manifest.unlink(missing_ok=True)
+        if before is not None:
+            manifest.write_bytes(before)
+        raise
     finally:
         shutil.rmtree(fresh, ignore_errors=True)
     from nigradat.io.pack import load_cohort
@@ -153,21 +167,40 @@ def run_group(
 def read_record(out: Path, visit: Visit) -> VisitRecord | None:
     """What an earlier run left about a visit; None where there is nothing whole."""
     try:
-        found = json.loads((out / RECORDS_FOLDER / f"{visit.name}.json").read_text(encoding="utf-8"))
+        found = json.loads(_record_of(out, visit).read_text(encoding="utf-8"))
         return VisitRecord(**found)
     except (OSError, ValueError, TypeError):
         return None
 
 
 def key_of(raw: Path, visit: Visit, settings: Settings) -> str:
-    """Changes with the settings, with this package's version and with any of the visit's files."""
+    """Changes with the settings, with this package's version and with any of the visit's files and their sidecars."""
+    every = visit.gre, visit.chi, visit.smwi, visit.t1w, visit.spect, visit.centres
+    scans = [path for path in every if path is not None]
+    used = {file for path in scans for file in (path.iterdir() if path.is_dir() else (path,))}
+    # a sidecar may also lie higher up, where it holds for many scans
+    above = {folder for path in scans for folder in path.parents if folder.is_relative_to(raw)}
+    used |= {file for folder in above for file in folder.glob("*.json")} - {raw / name for name in _NO_SIDECARS}
     files = []
-    for path in (visit.gre, visit.smwi, visit.t1w, visit.spect, visit.centres):
-        for file in sorted(path.iterdir()) if path is not None and path.is_dir() else [path] if path else []:
+    for file in sorted(used):
+        name = file.relative_to(raw).as_posix()
+        try:
             status = file.stat()
-            files.append([file.relative_to(raw).as_posix(), status.st_size, status.st_mtime_ns])
+            files.append([name, status.st_size, status.st_mtime_ns])
+        except OSError:  # a link to nothing, or gone since: whoever reads it says so
+            files.append([name, None, None])
     text = json.dumps([__version__, asdict(settings), files], sort_keys=True, default=str)
     return hashlib.sha256(text.encode()).hexdigest()
+
+
+def _record_of(out: Path, visit: Visit) -> Path:
+    return out / RECORDS_FOLDER / f"{visit.name}.json"
+
+
+def _is_whole(out: Path, visit: Visit, record: VisitRecord) -> bool:
+    """Whether there is a result, and it is still there."""
+    anat = out / visit.folder / "anat"
+    return not record.error and all((anat / patch_name(visit, side)).is_file() for side in Side)
 
 
 def _write_record(out: Path, record: VisitRecord) -> None:
@@ -181,46 +214,81 @@ def _write_record(out: Path, record: VisitRecord) -> None:
 def _processed(
     raw: Path, out: Path, visits: Sequence[Visit], settings: Settings, workers: int
 ) -> Iterator[tuple[Visit, VisitRecord]]:
-    """Each visit as it is done; in this process where one worker is enough."""
+    """Each visit as it is done."""
     if workers < 2 or len(visits) < 2:
         for visit in visits:
-            yield visit, one_visit(raw, out, visit, settings)
+            yield visit, _alone(raw, out, visit, settings) if workers else one_visit(raw, out, visit, settings)
         return
-    # a fresh process for each visit gives its memory back; 'spawn' because torch and SimpleITK have threads
-    with ProcessPoolExecutor(workers, mp_context=get_context("spawn"), max_tasks_per_child=1) as pool:
-        waiting: dict[Future[VisitRecord], Visit] = {}
-        left = iter(visits)
-        for visit in left:
-            waiting[pool.submit(one_visit, raw, out, visit, settings)] = visit
-            if len(waiting) < 2 * workers:
-                continue
-            yield from _finished(out, waiting)
-        while waiting:
-            yield from _finished(out, waiting)
+    left = deque(visits)
+    while left:
+        suspects = yield from _together(raw, out, left, settings, workers)
+        for visit in suspects:  # one of them took the others' processes with it
+            yield visit, _alone(raw, out, visit, settings)
 
 
-def _finished(out: Path, waiting: dict[Future[VisitRecord], Visit]) -> Iterator[tuple[Visit, VisitRecord]]:
-    done, _ = wait(waiting, return_when=FIRST_COMPLETED)
-    for future in done:
-        visit = waiting.pop(future)
-        try:
-            yield visit, future.result()
-        except Exception as error:  # the process died, for example for want of memory
-            record = VisitRecord(visit.name, key="", error=f"its process ended: {error or type(error).__name__}")
-            _write_record(out, record)
-            yield visit, record
+def _together(
+    raw: Path, out: Path, left: deque[Visit], settings: Settings, workers: int
+) -> Generator[tuple[Visit, VisitRecord], None, list[Visit]]:
+    """Take visits from ``left`` until none is left or a process dies; then those that were under way are returned."""
+    waiting: dict[Future[VisitRecord], Visit] = {}
+    with _processes(workers) as pool:
+        while left or waiting:
+            try:
+                while left and len(waiting) < 2 * workers:
+                    future = pool.submit(one_visit, raw, out, left[0], settings)
+                    waiting[future] = left.popleft()
+            except BrokenProcessPool:
+                if not waiting:
+                    return []
+            done, _ = wait(waiting, return_when=FIRST_COMPLETED)
+            for future in sorted(done, key=lambda f: isinstance(f.exception(), BrokenProcessPool)):
+                if isinstance(future.exception(), BrokenProcessPool):
+                    return list(waiting.values())
+                yield waiting.pop(future), future.result()
+    return []
+
+
+def _alone(raw: Path, out: Path, visit: Visit, settings: Settings) -> VisitRecord:
+    """In a process that nothing else can end."""
+    try:
+        with _processes(1) as pool:
+            return pool.submit(one_visit, raw, out, visit, settings).result()
+    except BrokenProcessPool:
+        return _failed(out, visit, "", "its process ended, for example for want of memory")
+
+
+def _processes(workers: int) -> ProcessPoolExecutor:
+    """A fresh one for each visit gives its memory back; 'spawn' because torch and SimpleITK have threads."""
+    return ProcessPoolExecutor(workers, mp_context=get_context("spawn"), max_tasks_per_child=1)
 
 
 def one_visit(raw: Path, out: Path, visit: Visit, settings: Settings) -> VisitRecord:
-    """Process a visit and leave its record; an error that the user can act upon becomes part of the record."""
+    """Process a visit and leave its record. Whatever goes wrong with it becomes part of the record.
+
+    Raises:
+        OutputError, OSError: nothing can be written, which would stop all of them.
+    """
     key = key_of(raw, visit, settings)
+    _record_of(out, visit).unlink(missing_ok=True)  # no old one may speak for what is half done
+    if visit.error:
+        return _failed(out, visit, key, visit.error)
     try:
         record = replace(process_visit(raw, out, visit, settings), key=key)
-    except OutputError:
-        raise  # the disk is full for all of them
     except NigradatError as error:
-        record = VisitRecord(visit.name, key=key, error=str(error))
-        write_failure(out, visit, record.error)
+        if isinstance(error, OutputError):
+            raise
+        return _failed(out, visit, key, without_places(str(error), raw, out))
+    except Exception as error:
+        if isinstance(error, OSError) and error.errno in NO_ROOM:
+            raise  # the disk is full for all of them
+        return _failed(out, visit, key, without_places(f"unexpected {type(error).__name__}: {error}", raw, out))
+    _write_record(out, record)
+    return record
+
+
+def _failed(out: Path, visit: Visit, key: str, error: str) -> VisitRecord:
+    record = VisitRecord(visit.name, key=key, error=error)
+    write_failure(out, visit, error)
     _write_record(out, record)
     return record
 

@@ -13,7 +13,7 @@ from typing import Any, Final
 
 from nigradat import __version__
 from nigradat.anatomy import Side
-from nigradat.bids.layout import Visit
+from nigradat.bids.layout import OWN_CENTRES, Visit
 from nigradat.io.files import write_json, write_text
 from nigradat.io.nifti import write_volume
 from nigradat.pair import NigralPair
@@ -28,7 +28,7 @@ _IGNORED: Final = (
     RECORDS_FOLDER,
     "manifest.tsv",
     "*_centres.tsv",
-    "*_sbr.tsv",
+    "*_sbr.json",
     "*.png",
 )
 _HEMISPHERE: Final = {Side.RIGHT: "R", Side.LEFT: "L"}
@@ -42,6 +42,16 @@ def patch_name(visit: Visit, side: Side) -> str:
 def image_name(visit: Visit, what: str) -> str:
     """File name of a whole image: ``desc-smwi_T2starw``, ``Chimap``, ``desc-brain_mask``."""
     return f"{visit.name}_{what}.nii.gz"
+
+
+def centres_name(visit: Visit) -> str:
+    """File name of the centres that the patches lie around."""
+    return f"{visit.name}_{OWN_CENTRES}_centres.tsv"
+
+
+def sbr_name(visit: Visit) -> str:
+    """File name of what was measured on the SPECT."""
+    return f"{visit.name}_sbr.json"
 
 
 def describe_dataset(out: Path, raw: Path) -> None:
@@ -76,7 +86,7 @@ def describe_dataset(out: Path, raw: Path) -> None:
         "Made by nigradat from a BIDS data set, here called raw. Research only, not for diagnosis.\n\n"
         "sub-*/.../anat: the SMWI, its susceptibility map and mask, and the two patches around nigrosome-1\n"
         "(nigrosome1R and nigrosome1L, the patient's right and left), each with a sidecar that says what it was made\n"
-        "from and how.\n"
+        "from and how; their centres in *_centres.tsv (RAS mm). *_sbr.json: what was measured on the SPECT.\n"
         "sub-*.html: what was found at each visit. cohort: all patches packed, with the labels.\n",
     )
 

@@ -18,10 +18,16 @@ from nigradat.errors import ConfigError, ImageError, ManifestError
 from nigradat.io.manifest import MISSING, Participant, format_faults, parse_participant, read_table
 
 NIFTI: Final = (".nii.gz", ".nii")
-ECHO_SUFFIXES: Final = ("MEGRE", "GRE")
-_SMWI: Final = ("smwi", "SMWI")
+OWN_SMWI: Final = "desc-smwi"
+OWN_CENTRES: Final = "desc-nigrosome1"
+_ECHOES: Final = ("MEGRE", "GRE")
+_PART: Final = re.compile(r"_part-(mag|phase|real|imag)_")
+_WITH_PHASE: Final = re.compile(r"_part-(phase|imag)_")
+_SMWI: Final = ("SMWI", "smwi", "T2starw")  # the last as this App writes it
 _SPECT: Final = ("spect", "pet")
 _CENTRES: Final = ("centres", "centers")
+_POINTS: Final = (".tsv", ".fcsv", ".mrk.json", ".annot", *NIFTI)
+_CHI: Final = ("Chimap",)
 _LABEL: Final = re.compile(r"(sub|ses)-[a-zA-Z0-9+]+")
 
 
@@ -32,19 +38,23 @@ class Visit:
     Attributes:
         participant_id, session_id: ``sub-01``; ``ses-1``, or ``n/a`` where the data set has no sessions.
         gre: folder with the echoes of a gradient-echo scan, magnitude and phase.
+        chi: a susceptibility map in ppm, which weighs the magnitude of ``gre``.
         smwi: an SMWI, which is taken as it is.
         t1w: T1-weighted image, for the registration.
         spect: reconstructed DaT-SPECT.
         centres: nigrosome-1 centres that a reader has set.
+        error: why the visit cannot be prepared, for example two scans where one is needed; empty otherwise.
     """
 
     participant_id: str
     session_id: str = MISSING
     gre: Path | None = None
+    chi: Path | None = None
     smwi: Path | None = None
     t1w: Path | None = None
     spect: Path | None = None
     centres: Path | None = None
+    error: str = ""
 
     @property
     def name(self) -> str:
@@ -65,7 +75,7 @@ def find_visits(root: str | os.PathLike[str], participants: Sequence[str] = ()) 
         participants: labels to take, with or without ``sub-``; all if none is given.
 
     Raises:
-        ImageError: no ``sub-*`` folder, or a visit with two scans where one is needed.
+        ImageError: no ``sub-*`` folder.
         ConfigError: a participant that is not there.
     """
     source = Path(root)
@@ -143,27 +153,69 @@ def _labelled(folder: Path, entity: str) -> list[Path]:
 
 
 def _visit(folder: Path, participant_id: str, session_id: str) -> Visit:
-    files = [path for path in sorted(folder.glob("*/*")) if path.is_file()]
-    echoes = [path for path in files if suffix_of(path) in ECHO_SUFFIXES]
-    scans = {path.parent for path in echoes}
+    """One that cannot be told is no reason to refuse the others."""
+    try:
+        return _found(folder, participant_id, session_id)
+    except ImageError as error:
+        return Visit(participant_id, session_id, error=str(error))
+
+
+def _found(folder: Path, participant_id: str, session_id: str) -> Visit:
+    files = [path for path in sorted(folder.glob("*/*")) if path.is_file() or path.is_symlink()]
+    echoes = echoes_of(files)
+    scans = sorted({path.parent for path in echoes})
     if len(scans) > 1:
-        raise ImageError(f"{folder}: echoes in {len(scans)} folders", "one scan a visit")
-    return Visit(
+        raise ImageError(
+            f"echoes in {len(scans)} folders: {', '.join(scan.name for scan in scans)}",
+            "one scan a visit",
+            "Move the others out of the data set",
+        )
+    visit = Visit(
         participant_id,
         session_id,
         gre=next(iter(scans), None),
-        smwi=_one(folder, files, _SMWI, NIFTI),
-        t1w=_one(folder, files, ("T1w",), NIFTI),
-        spect=_one(folder, files, _SPECT, NIFTI),
-        centres=_one(folder, files, _CENTRES, (".tsv", ".fcsv", ".mrk.json")),
+        chi=_one(files, _CHI, NIFTI),
+        smwi=_one([path for path in files if not _is_t2starw(path) or OWN_SMWI in _entities(path)], _SMWI, NIFTI),
+        t1w=_one(files, ("T1w",), NIFTI),
+        spect=_one(files, _SPECT, NIFTI),
+        # those that this App found itself are no reader's
+        centres=_one([path for path in files if OWN_CENTRES not in _entities(path)], _CENTRES, _POINTS),
     )
+    used = (*echoes, visit.chi, visit.smwi, visit.t1w, visit.spect, visit.centres)
+    if gone := [path.name for path in used if path is not None and not path.exists()]:
+        # a data set under git-annex has links where files were not fetched; without them it would be another visit
+        raise ImageError(
+            f"{len(gone)} files are links to nothing: {', '.join(gone[:5])}",
+            "the files themselves",
+            "Fetch them (datalad get, git annex get), or remove the links",
+        )
+    return visit
 
 
-def _one(folder: Path, files: Sequence[Path], suffixes: Sequence[str], endings: Sequence[str]) -> Path | None:
+def echoes_of(files: Iterable[Path]) -> list[Path]:
+    """The images of a gradient-echo scan among the files of a folder.
+
+    Older data sets call the echoes ``T2starw``. These count where phase is among them; without it they are images.
+    """
+    images = sorted(path for path in files if path.name.endswith(NIFTI))
+    parts = [path for path in images if _is_t2starw(path) and _PART.search(path.name)]
+    with_phase = {path.parent for path in parts if _WITH_PHASE.search(path.name)}
+    return [path for path in images if suffix_of(path) in _ECHOES or (path in parts and path.parent in with_phase)]
+
+
+def _is_t2starw(path: Path) -> bool:
+    return suffix_of(path) == "T2starw"
+
+
+def _entities(path: Path) -> list[str]:
+    return path.name.split("_")[:-1]
+
+
+def _one(files: Sequence[Path], suffixes: Sequence[str], endings: Sequence[str]) -> Path | None:
     fitting = [path for path in files if suffix_of(path) in suffixes and path.name.endswith(tuple(endings))]
     if len(fitting) > 1:
         raise ImageError(
-            f"{folder}: {len(fitting)} files that could be the {suffixes[0]}: {', '.join(p.name for p in fitting[:5])}",
+            f"{len(fitting)} files that could be the {suffixes[0]}: {', '.join(p.name for p in fitting[:5])}",
             "one a visit",
             "Move the others out of the data set",
         )

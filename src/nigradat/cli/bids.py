@@ -7,7 +7,19 @@ from typing import TYPE_CHECKING, Annotated, cast
 
 import typer
 
-from nigradat.cli.console import Json, check_choice, print_json, progress_bar, require_extra
+from nigradat.cli.console import (
+    Combine,
+    Inversion,
+    Json,
+    Power,
+    Reference,
+    ThresholdPpm,
+    check_choice,
+    print_json,
+    progress_bar,
+    require_extra,
+    smwi_recipe,
+)
 
 if TYPE_CHECKING:
     from nigradat.spect.sbr import Method
@@ -27,7 +39,18 @@ def run(
         str,
         typer.Option("--sbr-method", help="On SPECT images: voi-mean, hottest or southampton; for all visits alike."),
     ] = "voi-mean",
-    workers: Annotated[int, typer.Option("--workers", min=1, help="Visits at a time, some 2 GB of memory each.")] = 1,
+    tracer: Annotated[
+        str | None,
+        typer.Option("--tracer", help="Of all SPECT, where headers do not say it, or in words we do not know."),
+    ] = None,
+    threshold_ppm: ThresholdPpm = 1.0,
+    power: Power = 4.0,
+    combine: Combine = "rms",
+    inversion: Inversion = None,
+    reference: Reference = None,
+    workers: Annotated[
+        int, typer.Option("--workers", min=1, help="Visits at a time, each in its own process of some 2 GB of memory.")
+    ] = 1,
     allow_mixed: Annotated[
         bool, typer.Option("--allow-mixed", help="group: accept labels of different tracers or SPECT programs.")
     ] = False,
@@ -50,13 +73,14 @@ def run(
     from nigradat.errors import CohortError
     from nigradat.spect.sbr import METHODS
 
+    recipe = smwi_recipe(threshold_ppm, power, combine, inversion, reference)
     method = cast("Method", check_choice("--sbr-method", sbr_method, METHODS))
     with progress_bar("preparing", "visits") as progress:
         outcome = run_participants(
             bids_dir,
             out,
             participants=tuple(participant_label or ()),
-            settings=Settings(sbr_method=method),
+            settings=Settings(recipe, method, tracer),
             workers=workers,
             progress=progress,
         )
@@ -67,8 +91,8 @@ def run(
         done = len(outcome.records) - len(failed)
         print(f"{done} of {len(outcome.records)} visits are prepared, {outcome.fresh} of all in this run: {out}")
         for record in outcome.records:
-            for flag in record.flags:
-                print(f"  {record.name}: {flag}")
+            for remark in (*record.flags, *filter(None, [record.sbr_error])):
+                print(f"  {record.name}: {remark}")
     if failed:
         listed = "\n".join(f"  {record.name}: {record.error}" for record in failed)
         raise CohortError(
