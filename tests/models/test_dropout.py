@@ -46,6 +46,17 @@ def test_the_seed_decides_and_calls_go_on() -> None:
     assert not torch.equal(draws[0][0], draws[2][0])
 
 
+@pytest.mark.parametrize("rows", [1, 2])
+def test_some_pairs_get_the_masks_of_the_whole_batch(rows: int) -> None:
+    """``rows`` of a pair: one net a side sees one, a shared one sees both."""
+    module, x = SeededDropout(0.5).train(), torch.ones((5 * rows, 7))
+    seed_dropout(module, 1)
+    whole = module(x).unflatten(0, (5, rows))
+    for pairs in ([0, 2, 4], [1, 3], [0]):
+        seed_dropout(module, 1, of=(5, pairs))
+        assert torch.equal(module(x[: len(pairs) * rows]).unflatten(0, (-1, rows)), whole[pairs])
+
+
 def test_the_global_random_state_is_not_touched() -> None:
     module = SeededDropout(0.5).train()
     seed_dropout(module, 1)

@@ -183,6 +183,22 @@ def test_the_seed_decides_everything_and_inputs_stay(seed: int, n: int) -> None:
     assert one[0].shape == x.shape
 
 
+@given(n=st.integers(1, 5), parts=st.integers(1, 3))
+@settings(max_examples=8)
+def test_some_pairs_move_as_they_do_in_the_whole_batch(n: int, parts: int) -> None:
+    x, target = torch.rand((n, 2, 1, *PATCH_SHAPE)), torch.rand((n, 2))
+    recipe = Augmentation(
+        shift_voxels=2, shift_slices=1, rotation_deg=8, scale=0.05, noise=0.1, gain=0.1, mirror_pairs=0.5
+    )
+    drawn = draw_augmentation(recipe, n, 5)
+    whole, labels = apply_augmentation(x, target, drawn)
+    for first in range(min(n, parts)):
+        pairs = range(first, n, parts)
+        part, its_labels = apply_augmentation(x[list(pairs)], target[list(pairs)], drawn.of(pairs))
+        assert torch.allclose(part, whole[list(pairs)], atol=1e-6)
+        assert torch.equal(its_labels, labels[list(pairs)])
+
+
 def test_movement_grows_over_the_first_epochs() -> None:
     full = Augmentation(shift_voxels=3.0, shift_slices=2, rotation_deg=10.0, scale=0.1, noise=0.2, ramp_epochs=4)
     x = 0.5 + torch.rand((2, 2, 1, *PATCH_SHAPE))

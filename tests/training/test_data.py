@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 from nigradat.anatomy import PATCH_SHAPE
 from nigradat.io.manifest import Participant
 from nigradat.io.pack import PackedCohort
-from nigradat.training.data import PairBatches, canonical_tensor, mix
+from nigradat.training.data import PairBatches, Place, canonical_tensor, mix
 from nigradat.training.fit import fingerprints
 
 
@@ -22,7 +22,7 @@ def test_batches_are_the_rows_in_order_and_canonical(small_cohort: PackedCohort)
     rows = np.array([3, 7, 8, 1, 20])
     batches = list(PairBatches(small_cohort, rows, 2))
     assert [len(x) for x, _, _ in batches] == [2, 2, 1]
-    assert [number for _, _, number in batches] == [0, 1, 2]
+    assert [place for _, _, place in batches] == [Place(0, 2), Place(1, 2), Place(2, 1)]
     x = torch.cat([x for x, _, _ in batches]).numpy()
     assert x.shape == (5, 2, 1, *PATCH_SHAPE)
     native = np.asarray(small_cohort.patches)[rows]
@@ -41,6 +41,8 @@ def test_every_pair_once_an_epoch_whatever_the_shares(
     assert len(shares[0]) == len(PairBatches(small_cohort, rows, size)) == -(-n // size)
     met = {tuple(y) for share in shares for _, labels, _ in share for y in labels[..., 0].tolist()}
     assert met == {tuple(y) for y in torch.from_numpy(small_cohort.sbr[rows]).float().tolist()}
+    for places in zip(*([place for *_, place in share] for share in shares), strict=True):
+        assert sum(place.weight for place in places) == pytest.approx(processes)
     if processes == 1:
         assert sum(len(x) for x, _, _ in shares[0]) == n
 

@@ -7,6 +7,7 @@ import json
 import shutil
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -19,6 +20,7 @@ from nigradat.models.symmetric import build
 from nigradat.models.weights import load_model
 from nigradat.training.config import Hardware, TrainConfig, make_config
 from nigradat.training.fit import fingerprints, name_hash, train
+from nigradat.training.module import FitModule
 from nigradat.training.split import Split, make_split
 from nigradat.uncertainty.mc_dropout import predict_sbr
 
@@ -259,6 +261,21 @@ def test_divergence_is_an_error_and_not_a_model(small_cohort: PackedCohort, tmp_
     for _ in range(2):  # also when it is tried again
         with pytest.raises(NigradatError, match="diverged"):
             train(small_cohort, tmp_path / "run", config)
+    assert not (tmp_path / "run" / "card.json").exists()
+
+
+def test_a_fit_that_diverges_late_is_no_model_of_its_better_days(
+    small_cohort: PackedCohort, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def step(module: FitModule, *batch: Any) -> Any:
+        loss = right(module, *batch)
+        return loss * float("nan") if module.current_epoch == 3 else loss
+
+    right = FitModule.training_step
+    monkeypatch.setattr(FitModule, "training_step", step)
+    for _ in range(2):
+        with pytest.raises(NigradatError, match="diverged in epoch 4"):
+            train(small_cohort, tmp_path / "run", tiny(epochs=6))
     assert not (tmp_path / "run" / "card.json").exists()
 
 

@@ -9,15 +9,20 @@ from torch import nn
 
 from nigradat.anatomy import to_canonical
 from nigradat.baselines import hand_made_features
+from nigradat.errors import NigradatError
 from nigradat.models.symmetric import ModelSpec, build
+from nigradat.models.weights import load_model, read_card
+from nigradat.training import fit
+from nigradat.training import module as lightning_side
 from nigradat.training.config import make_config
-from nigradat.training.data import canonical_tensor
+from nigradat.training.data import canonical_tensor, mix
 from nigradat.training.fit import train
 from nigradat.training.split import make_split
 from nigradat.training.warm_up import (
     N_FEATURES,
     FeatureNaming,
     feature_targets,
+    has_dead_tower,
     one_cycle,
     start_heads,
     unit_activations,
@@ -181,3 +186,73 @@ def test_fine_tuning_has_no_warm_up(small_cohort, tmp_path):
     )
     assert all(math.isfinite(row["train_loss"]) for row in kept)
     assert all(math.isnan(row["feature_loss"]) for row in kept)
+
+
+@pytest.mark.parametrize(("sharing", "name"), [("shared", "both"), ("separate", "left"), ("right", "right")])
+def test_a_tower_that_says_the_same_of_every_patch_is_dead(small_cohort, sharing, name):
+    model, x = build(ModelSpec(widths=(4, 4, 4, 8), sharing=sharing), seed=3), patches(small_cohort)
+    unit_activations(model, x)
+    assert not has_dead_tower(model, x)
+    last = [m for m in model.nets[name].modules() if isinstance(m, nn.Conv3d)][-1]
+    with torch.no_grad():
+        last.bias[:3] = -1e3  # 3 of 8 channels: it lives
+        assert not has_dead_tower(model, x)
+        last.bias[:5] = -1e3
+    assert has_dead_tower(model, x)
+
+
+def state(run):
+    return load_model(run).model.state_dict()
+
+
+@pytest.fixture
+def dying(monkeypatch):
+    """The towers of the first so many warm-ups are taken for dead."""
+
+    def dying(deaths):
+        answers = iter([True] * deaths + [False] * 9)
+        monkeypatch.setattr(lightning_side, "has_dead_tower", lambda model, x: next(answers))
+
+    return dying
+
+
+def test_after_a_dead_tower_the_fit_starts_anew_from_other_weights(small_cohort, tmp_path, monkeypatch, dying):
+    dying(1)
+    kept = histories(small_cohort, tmp_path / "run")
+    assert [len(history) for history, _, _ in kept] == [1, 2, 1, 2, 3, 4]
+    card = read_card(tmp_path / "run")
+    assert (card["training"]["starts"], card["training"]["epochs"]) == (2, 4)
+    # everything but the first weights is as it was: the same fit, had it begun with them
+    monkeypatch.setattr(fit, "build", lambda spec, seed: build(spec, mix(seed, 1)))
+    histories(small_cohort, tmp_path / "same")
+    assert read_card(tmp_path / "same")["training"]["starts"] == 1
+    assert all(map(torch.equal, state(tmp_path / "run").values(), state(tmp_path / "same").values()))
+
+
+@pytest.mark.parametrize("killed_after", [2, 3])
+def test_a_second_start_that_was_killed_ends_as_one_that_was_not(small_cohort, tmp_path, dying, killed_after):
+    dying(1)
+    histories(small_cohort, tmp_path / "whole")
+    calls = []
+
+    def kill(*_):
+        calls.append(1)
+        if len(calls) == killed_after:
+            raise RuntimeError("killed")
+
+    dying(1)
+    with pytest.raises(RuntimeError, match="killed"):
+        train(small_cohort, tmp_path / "run", small(), split=make_split(small_cohort, 1), report=kill)
+    if killed_after == 2:  # the dead tower is written down; nobody looks at it again
+        dying(0)
+    histories(small_cohort, tmp_path / "run")
+    assert read_card(tmp_path / "run")["training"]["starts"] == 2
+    assert all(map(torch.equal, state(tmp_path / "run").values(), state(tmp_path / "whole").values()))
+
+
+def test_a_tower_that_always_dies_is_refused(small_cohort, tmp_path):
+    for _ in range(2):  # also when it is tried again
+        with pytest.raises(NigradatError, match="died in each of 5 warm-ups") as error:
+            histories(small_cohort, tmp_path / "run", warm_up_rate=10.0)
+        assert "warm_up_rate" in str(error.value)
+    assert not (tmp_path / "run" / "card.json").exists()

@@ -114,9 +114,12 @@ def run(
         )
     card = read_card(out)
     if as_json:
-        print_json({"run": out, "name": card["name"], "metrics": card["metrics"], "sha256": card["sha256"]})
+        told = {"run": out, "name": card["name"], "metrics": card["metrics"], "sha256": card["sha256"]}
+        print_json({**told, "starts": card["training"]["starts"]})
     else:
-        best = card["metrics"]
+        best, starts = card["metrics"], card["training"]["starts"]
+        if starts > 1:
+            print(f"The tower died in {starts - 1} warm-up(s); it was started anew from other weights.")
         print(
             f"{out}: {card['title']}, {card['parameters']:,} parameters, best epoch {int(best['epoch']) + 1}, stopping "
             f"patients RMSE {best['stop_mse'] ** 0.5:.3f} SBR, R {best['stop_r']:.3f}\n"
@@ -126,15 +129,10 @@ def run(
 
 def _dropout(place: str | None, rate: float | None) -> dict[str, Any]:
     from nigradat.errors import ConfigError
+    from nigradat.training.config import DROPOUT
 
-    places: dict[str | None, dict[str, Any]] = {
-        None: {},
-        "head": {"head_dropout": 0.4, "block_dropout": 0.0},
-        "blocks": {"head_dropout": 0.5, "block_dropout": 0.2},
-        "none": {"head_dropout": 0.0, "block_dropout": 0.0},
-    }
-    if place not in places:
-        raise ConfigError(f"--dropout {place}", "head, blocks or none")
+    if place is not None and place not in DROPOUT:
+        raise ConfigError(f"--dropout {place}", ", ".join(DROPOUT))
     if place == "none" and rate:
         raise ConfigError(f"--dropout none with --dropout-rate {rate:g}", "one or the other")
-    return {**places[place], **({} if rate is None else {"head_dropout": rate})}
+    return {**(DROPOUT[place] if place else {}), **({} if rate is None else {"head_dropout": rate})}

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 
 import torch
@@ -28,6 +28,7 @@ class SeededDropout(nn.Module):
         self.generator: torch.Generator | None = None
         self.mask: Tensor | None = None
         self.sampling = False
+        self.of: tuple[int, Sequence[int]] | None = None
 
     def forward(self, x: Tensor) -> Tensor:
         """Apply the mask of the present state; kept elements are divided by ``1 - p``."""
@@ -37,7 +38,12 @@ class SeededDropout(nn.Module):
             if self.mask is None:
                 self.mask = self._draw(x.shape[1:], x)
             return x * self.mask
-        return x * self._draw(x.shape, x)
+        if self.of is None or len(self.of[1]) == self.of[0]:
+            return x * self._draw(x.shape, x)
+        whole, taken = self.of
+        rows = len(x) // len(taken)  # of a pair: one, or one a side
+        mask = self._draw(torch.Size((whole * rows, *x.shape[1:])), x)
+        return x * mask.view(whole, rows, *x.shape[1:])[list(taken)].flatten(0, 1)
 
     def _draw(self, shape: torch.Size, like: Tensor) -> Tensor:
         if self.generator is None:
@@ -56,11 +62,23 @@ def dropout_modules(model: nn.Module) -> list[SeededDropout]:
     return [m for m in model.modules() if isinstance(m, SeededDropout) and m.p > 0]
 
 
-def seed_dropout(model: nn.Module, seed: int, device: torch.device | str = "cpu") -> None:
-    """Give every dropout module of ``model`` one generator, seeded now."""
+def seed_dropout(
+    model: nn.Module,
+    seed: int,
+    device: torch.device | str = "cpu",
+    of: tuple[int, Sequence[int]] | None = None,
+) -> None:
+    """Give every dropout module of ``model`` one generator, seeded now.
+
+    Args:
+        model: any.
+        seed: of the generator.
+        device: of the generator.
+        of: pairs of a whole batch, and which of them come here: they get the masks that they would have got in it.
+    """
     generator = torch.Generator(device=device).manual_seed(seed)
     for module in dropout_modules(model):
-        module.generator = generator
+        module.generator, module.of = generator, of
 
 
 def module_seed(seed: int, i: int) -> int:

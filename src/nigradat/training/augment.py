@@ -7,6 +7,7 @@ texture that tells real patches), slices move by whole steps.
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
 import torch
@@ -53,7 +54,12 @@ class Augmentation:
 
 @dataclass(frozen=True, eq=False)
 class AugmentationDraw:
-    """Drawn parameters for ``n`` patches of ``n // 2`` pairs; see :class:`Augmentation`."""
+    """Drawn parameters for ``n`` patches of ``n // 2`` pairs; see :class:`Augmentation`.
+
+    Attributes:
+        noise_seed: of the noise of a whole batch, of which these patches are ``patches`` (None: all).
+        whole: patches of that batch.
+    """
 
     theta: Tensor  # (n, 2, 3) in-plane affine
     slices: Tensor  # (n,)
@@ -61,6 +67,17 @@ class AugmentationDraw:
     noise_sd: Tensor  # (n,)
     noise_seed: int
     exchange: Tensor  # (n // 2,) bool
+    whole: int
+    patches: Tensor | None = None
+
+    def of(self, pairs: Sequence[int]) -> AugmentationDraw:
+        """The parameters of some pairs: their patches are moved as in the whole batch, noise included."""
+        if len(pairs) == len(self.exchange):
+            return self
+        chosen = torch.tensor(pairs)
+        patches = (2 * chosen[:, None] + torch.arange(2)).flatten()
+        kept = {name: getattr(self, name)[patches] for name in ("theta", "slices", "field", "noise_sd")}
+        return replace(self, **kept, exchange=self.exchange[chosen], patches=patches)
 
 
 def draw_augmentation(recipe: Augmentation, n_pairs: int, seed: int) -> AugmentationDraw:
@@ -88,6 +105,7 @@ def draw_augmentation(recipe: Augmentation, n_pairs: int, seed: int) -> Augmenta
         noise_sd=torch.rand(n, generator=g) * recipe.noise,
         noise_seed=int(torch.randint(2**62, (1,), generator=g)),
         exchange=torch.rand(n_pairs, generator=g) < recipe.mirror_pairs,
+        whole=n,
     )
 
 
@@ -122,6 +140,8 @@ def apply_augmentation(x: Tensor, target: Tensor, draw: AugmentationDraw) -> tup
         flat = flat * (1 + field[:, axis, None, None, None] * ramp.view(shape))
     if float(draw.noise_sd.max()) > 0:
         g = torch.Generator(device=x.device).manual_seed(draw.noise_seed)
-        noise = torch.randn(flat.shape, generator=g, device=x.device, dtype=flat.dtype)
+        noise = torch.randn((draw.whole, *flat.shape[1:]), generator=g, device=x.device, dtype=flat.dtype)
+        if draw.patches is not None:
+            noise = noise[draw.patches.to(x.device)]
         flat = flat + noise * (draw.noise_sd.to(x) * flat.mean(dim=(1, 2, 3)))[:, None, None, None]
     return flat.reshape(x.shape), target

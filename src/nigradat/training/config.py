@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import os
 import tomllib
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, Final, Literal
 
 from pydantic import ConfigDict, Field, TypeAdapter, ValidationError
 from pydantic.dataclasses import dataclass as checked
@@ -154,6 +155,13 @@ RECIPES: dict[str, dict[str, Any]] = {
     },
 }
 
+DROPOUT: Final[Mapping[str, Mapping[str, float]]] = {
+    "none": {"head_dropout": 0.0, "block_dropout": 0.0},
+    "head": {"block_dropout": 0.0},  # at the recipe's own rate
+    "blocks": {"head_dropout": 0.5, "block_dropout": 0.2},
+}
+"""Places of dropout by name, and what each changes in a recipe."""
+
 
 def make_config(
     recipe: str = "default", file: str | os.PathLike[str] | None = None, changes: dict[str, Any] | None = None
@@ -197,8 +205,8 @@ class Hardware:
 
     Attributes:
         accelerator: auto, cpu or gpu.
-        devices: processes of data-parallel training (DDP) when above 1; each draws its own augmentation and dropout,
-            so that the weights are others than those of one device.
+        devices: processes of data-parallel training (DDP) when above 1; together they draw the augmentation and
+            dropout of one, so that the weights are the same within rounding.
         threads: CPU threads a process; None leaves it to torch. Bit-equality holds at equal thread counts.
         tensorboard: also write TensorBoard events (extra ``tb``).
     """

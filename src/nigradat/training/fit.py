@@ -14,7 +14,7 @@ import platform
 import threading
 import time
 import warnings
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Collection, Iterator
 from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
@@ -31,12 +31,14 @@ from nigradat.models.registry import get_method
 from nigradat.models.symmetric import PairRegressor, build
 from nigradat.models.weights import CARD_NAME, WEIGHTS_NAME, load_model, save_model
 from nigradat.training.config import Hardware, TrainConfig
-from nigradat.training.data import PairBatches
+from nigradat.training.data import PairBatches, mix
 from nigradat.training.loss import stop_errors
 from nigradat.training.output_layer import solve_output_layer
 from nigradat.training.split import Split, make_split
 
 CONFIG_NAME, SPLIT_NAME, LOG_NAME, RESUME_NAME = "config.json", "split.json", "log.csv", "resume.ckpt"
+
+_STARTS = 5  # warm-ups of one fit; the next one begins where the tower of the one before it died
 
 Report = Callable[[list[dict[str, float]], int, int], None]
 
@@ -109,19 +111,34 @@ def train(
     }
     if _claim(out, plan, split):
         return out
-    state, history, best, seconds = _fit(out, model, data, split, config, hardware, report)
-    if not state or not np.isfinite(history[best]["stop_mse"]):
+    start, seconds = 0, 0.0
+    while True:
+        kept, took = _fit(out, model, data, split, config, hardware, report, start)
+        seconds += took
+        if not kept["died"]:
+            break
+        start = kept["start"] + 1  # a run that is gone on with may have been at a later one
+        if start == _STARTS:
+            raise NigradatError(
+                f"the tower died in each of {_STARTS} warm-ups: most of its features are the same for every patch",
+                "a tower that tells patches apart",
+                "Check that the patches differ from patient to patient, or lower warm_up_rate",
+            )
+        (out / RESUME_NAME).unlink()
+        model = build(config.spec, mix(config.seed, start))
+    state, history, best = kept["best_state"], kept["history"], kept["best_epoch"]
+    if kept["diverged"]:
         raise NigradatError(
             f"training diverged in epoch {len(history)} (the error is no number)",
             "a finite error",
-            "Lower learning_rate, or check the labels",
+            "Lower the learning rate, or check patches and labels",
         )
     model.load_state_dict(state)
     errors = {name: history[best][name] for name in ("stop_mse", "stop_mae", "stop_r")}
     if config.output_penalty:
         errors = _end_with_solved_layer(model, data, split, config, hardware)
     write_text(out / LOG_NAME, _csv(history))
-    save_model(out, model, _card(data, split, config, history, best, seconds, init, errors))
+    save_model(out, model, _card(data, split, config, history, best, seconds, kept["start"] + 1, init, errors))
     for left in (out / RESUME_NAME, *_half_written(out)):
         left.unlink(missing_ok=True)
     return out
@@ -197,7 +214,9 @@ def _fit(
     config: TrainConfig,
     hardware: Hardware,
     report: Report | None,
-) -> tuple[dict[str, torch.Tensor], list[dict[str, float]], int, float]:
+    start: int,
+) -> tuple[dict[str, Any], float]:
+    """What :class:`nigradat.training.module.BestAndLast` remembers at the end, and the seconds that it took."""
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")
@@ -213,7 +232,7 @@ def _fit(
     if hardware.threads:
         torch.set_num_threads(hardware.threads)
     resume = out / RESUME_NAME
-    keeper = BestAndLast(resume, config.patience, config.warm_up_epochs, _Reporter(out, report, config.epochs))
+    keeper = BestAndLast(resume, config.patience, config.warm_up_epochs, _Reporter(out, report, config.epochs), start)
     logger: Any = False
     if hardware.tensorboard:
         try:
@@ -222,7 +241,7 @@ def _fit(
             logger = TensorBoardLogger(str(out), name="tensorboard", version="")
         except ModuleNotFoundError as error:
             raise MissingExtraError("tensorboard", "tb") from error
-    start = time.perf_counter()
+    began = time.perf_counter()
     with warnings.catch_warnings(), _across_processes(report if hardware.devices > 1 else None) as passed_on:
         if passed_on is not None:
             keeper.report = _Reporter(out, passed_on, config.epochs)
@@ -259,7 +278,7 @@ def _fit(
     # read back from the file: with DDP the first process is not this one
     kept = torch.load(resume, map_location="cpu", weights_only=True)["callbacks"]
     mine = next(v for k, v in kept.items() if k.startswith("BestAndLast"))
-    return mine["best_state"], mine["history"], mine["best_epoch"], time.perf_counter() - start
+    return mine, time.perf_counter() - began
 
 
 def _end_with_solved_layer(
@@ -351,6 +370,24 @@ def fingerprints(cohort: PackedCohort, rows: np.ndarray) -> list[str]:
     return [hashlib.sha256(cohort.read(int(i)).tobytes()).hexdigest()[:16] for i in rows]
 
 
+def identities(cohort: PackedCohort, rows: np.ndarray) -> list[frozenset[str]]:
+    """By what each visit is known again: the hash of its patches, and for patients that of the name (phantom cohorts
+    share theirs)."""
+    prints = fingerprints(cohort, rows)
+    if cohort.is_phantom:
+        return [frozenset([one]) for one in prints]
+    return [frozenset([one, name_hash(cohort.patient_ids[i])]) for i, one in zip(rows, prints, strict=True)]
+
+
+def known_again(cohort: PackedCohort, rows: np.ndarray, met: Collection[str]) -> list[str]:
+    """Names of the visits among ``rows`` whose images or patients are among the :func:`identities` ``met``."""
+    if not met:
+        return []
+    there = set(met)
+    found = zip(rows, identities(cohort, rows), strict=True)
+    return [cohort.participants[i].visit_id for i, mine in found if mine & there]
+
+
 def _card(
     data: PackedCohort,
     split: Split,
@@ -358,6 +395,7 @@ def _card(
     history: list[dict[str, float]],
     best: int,
     seconds: float,
+    starts: int,
     init: str | os.PathLike[str] | None,
     errors: dict[str, float],
 ) -> dict[str, Any]:
@@ -379,6 +417,7 @@ def _card(
             "epochs": len(history),
             "best_epoch": best,
             "seconds": round(seconds, 1),
+            "starts": starts,
             "hardware": {
                 "machine": platform.machine(),
                 "cores": os.cpu_count(),

@@ -19,10 +19,17 @@ from nigradat.models.dropout import seed_dropout
 from nigradat.models.symmetric import PairRegressor
 from nigradat.training.augment import Augmentation, apply_augmentation, draw_augmentation
 from nigradat.training.config import TrainConfig
-from nigradat.training.data import PairBatches, canonical_tensor, mix
+from nigradat.training.data import PairBatches, Place, canonical_tensor, mix
 from nigradat.training.loss import log_normal_loss, stop_errors, symmetric_loss
 from nigradat.training.split import Split
-from nigradat.training.warm_up import FeatureNaming, feature_targets, one_cycle, start_heads, unit_activations
+from nigradat.training.warm_up import (
+    FeatureNaming,
+    feature_targets,
+    has_dead_tower,
+    one_cycle,
+    start_heads,
+    unit_activations,
+)
 
 ORDER, AUGMENT, DROPOUT = 1, 2, 3  # streams of random numbers
 VISITS_TO_START_FROM = 64
@@ -81,29 +88,35 @@ class FitModule(pl.LightningModule):
             if self.average is not None:
                 self.average.load_state_dict(self.model.state_dict())
 
+    def died(self) -> bool:
+        """Whether the warm-up left a tower that sees nothing; with a single patch nobody can tell."""
+        patches = self._some_patches()
+        return len(patches) > 1 and has_dead_tower(self.model, patches)
+
     def _some_patches(self) -> Tensor:
         rows = self.split.rows(self.cohort, "train")
         some = rows[np.linspace(0, len(rows) - 1, min(len(rows), VISITS_TO_START_FROM)).astype(int)]
         return canonical_tensor(np.stack([self.cohort.read(int(i)) for i in some])).to(self.device)
 
-    def training_step(self, batch: tuple[Tensor, Tensor, int], _: int) -> Tensor:
-        """Augment, predict, compare."""
-        x, target, number = batch
-        c, place = self.config, (self.current_epoch, int(number), self.global_rank)
+    def training_step(self, batch: tuple[Tensor, Tensor, Place], _: int) -> Tensor:
+        """Augment, predict, compare. Several processes draw as one would, and each takes what belongs to its pairs."""
+        x, target, place = batch
+        c, now = self.config, (self.current_epoch, place.number, 0)
         # nothing to be found late in the warm-up: the features are plain to see in a moved patch
         recipe = self.recipe.in_epoch(self.labelled_epoch) if self.labelled_epoch >= 0 else self.recipe
-        x, target = apply_augmentation(x, target, draw_augmentation(recipe, len(x), mix(c.seed, AUGMENT, *place)))
-        seed_dropout(self.model, mix(c.seed, DROPOUT, *place), x.device)
+        draw = draw_augmentation(recipe, place.whole, mix(c.seed, AUGMENT, *now)).of(place.positions)
+        x, target = apply_augmentation(x, target, draw)
+        seed_dropout(self.model, mix(c.seed, DROPOUT, *now), x.device, of=(place.whole, place.positions))
         features = self.model.features(x)
         loss = self._loss_of_labels(features, target[..., 0] / c.sbr_max)
         if self.labelled_epoch >= 0:
-            self._losses.append(loss.detach())
+            self._losses.append(place.weight * loss.detach())
         if self.naming is None:
-            return loss
+            return place.weight * loss
         naming: Tensor = self.naming(features, target[..., 1:])
-        self._feature_losses.append(naming.detach())
+        self._feature_losses.append(place.weight * naming.detach())
         # both losses in every step: DDP waits for the gradient of every parameter
-        return 0.0 * loss + naming if self.labelled_epoch < 0 else loss + c.feature_weight * naming
+        return place.weight * (0.0 * loss + naming if self.labelled_epoch < 0 else loss + c.feature_weight * naming)
 
     def _loss_of_labels(self, features: Tensor, target: Tensor) -> Tensor:
         symmetry = (self.config.resolved_symmetry_weight, self.config.symmetry_eps)
@@ -129,7 +142,7 @@ class FitModule(pl.LightningModule):
                 else:  # a normalisation's count of batches
                     mean.copy_(now)
 
-    def validation_step(self, batch: tuple[Tensor, Tensor, int], _: int) -> None:
+    def validation_step(self, batch: tuple[Tensor, Tensor, Place], _: int) -> None:
         """Predictions of the stopping patients, without dropout."""
         self._predicted.append(self.judged(batch[0]) * self.config.sbr_max)
         self._target.append(batch[1][..., 0])
@@ -137,8 +150,8 @@ class FitModule(pl.LightningModule):
     def on_validation_epoch_end(self) -> None:
         """Errors over all stopping cases at once."""
         self.epoch_values = {
-            "train_loss": _mean(self._losses),
-            "feature_loss": _mean(self._feature_losses),
+            "train_loss": self._mean(self._losses),
+            "feature_loss": self._mean(self._feature_losses),
             **stop_errors(torch.cat(self._predicted), torch.cat(self._target)),
         }
         for store in (self._losses, self._feature_losses, self._predicted, self._target):
@@ -160,12 +173,12 @@ class FitModule(pl.LightningModule):
         schedule = torch.optim.lr_scheduler.LambdaLR(optimiser, share)
         return {"optimizer": optimiser, "lr_scheduler": {"scheduler": schedule, "interval": "step"}}
 
+    def _mean(self, values: list[Tensor]) -> float:
+        """Over the steps, and over the processes, which all have equally many."""
+        return float(self.trainer.strategy.reduce(torch.stack(values).mean())) if values else float("nan")
+
     def _steps_of(self, epochs: int) -> int:
         return -(-len(self.split.rows(self.cohort, "train")) // self.config.batch_size) * epochs
-
-
-def _mean(values: list[Tensor]) -> float:
-    return float(torch.stack(values).mean()) if values else float("nan")
 
 
 class BestAndLast(pl.Callback):
@@ -174,21 +187,27 @@ class BestAndLast(pl.Callback):
     The file is written beside itself and renamed; a run killed at any moment finds the last whole epoch.
     """
 
-    def __init__(self, path: Path, patience: int, warm_up_epochs: int, report: Any) -> None:
+    def __init__(self, path: Path, patience: int, warm_up_epochs: int, report: Any, start: int = 0) -> None:
         self.path, self.patience, self.warm_up_epochs, self.report = path, patience, warm_up_epochs, report
+        self.start = start  # how many before it died
         self.history: list[dict[str, float]] = []
         self.best_epoch = -1
         self.best_state: dict[str, Tensor] = {}
+        self.died = False
 
     @property
     def is_over(self) -> bool:
-        """Patience has ended, or the error is no number any more."""
+        """Patience has ended, the warm-up has left nothing to train, or the error is no number any more."""
         if not self.history:
             return False
+        return self.died or self.diverged or len(self.history) - 1 - self.best_epoch >= self.patience
+
+    @property
+    def diverged(self) -> bool:
+        """The error of the last epoch is no number; what was best before is no result of this recipe either."""
         last = self.history[-1]
         learned = last["train_loss" if len(self.history) > self.warm_up_epochs else "feature_loss"]
-        diverged = not np.isfinite(last["stop_mse"]) or not np.isfinite(learned)
-        return diverged or len(self.history) - 1 - self.best_epoch >= self.patience
+        return not (np.isfinite(last["stop_mse"]) and np.isfinite(learned))
 
     def on_train_start(self, trainer: pl.Trainer, module: FitModule) -> None:  # type: ignore[override]
         """A run that was killed after its last epoch has nothing left to train."""
@@ -205,6 +224,8 @@ class BestAndLast(pl.Callback):
         if is_first or values["stop_mse"] < self.history[self.best_epoch]["stop_mse"]:
             self.best_epoch = len(self.history) - 1
             self.best_state = {k: v.detach().cpu().clone() for k, v in module.judged.state_dict().items()}
+        if len(self.history) == self.warm_up_epochs:
+            self.died = module.died()
         if self.is_over:
             trainer.should_stop = True
         if trainer.logger is not None:
@@ -216,11 +237,19 @@ class BestAndLast(pl.Callback):
 
     def state_dict(self) -> dict[str, Any]:
         """Travels in the resume file."""
-        return {"history": self.history, "best_epoch": self.best_epoch, "best_state": self.best_state}
+        return {
+            "history": self.history,
+            "best_epoch": self.best_epoch,
+            "best_state": self.best_state,
+            "died": self.died,
+            "diverged": self.diverged,
+            "start": self.start,
+        }
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
         """Back from the resume file."""
         self.history, self.best_epoch, self.best_state = state["history"], state["best_epoch"], state["best_state"]
+        self.died, self.start = state["died"], state["start"]
 
 
 class _nowhere:

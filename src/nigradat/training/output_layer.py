@@ -49,8 +49,8 @@ def solve_output_layer(model: PairRegressor, cohort: PackedCohort, rows: np.ndar
     system = _System(model, config)
     with torch.inference_mode():
         for turn in range(PASSES):
-            for x, target, number in PairBatches(cohort, rows, _BATCH):
-                draw = draw_augmentation(recipe, len(x), mix(config.seed, _STREAM, turn, int(number)))
+            for x, target, place in PairBatches(cohort, rows, _BATCH):
+                draw = draw_augmentation(recipe, len(x), mix(config.seed, _STREAM, turn, place.number))
                 x, target = apply_augmentation(x.to(device), target.to(device), draw)
                 system.add(model.features(x), target[..., 0] / config.sbr_max)
     system.solve(config.output_penalty)

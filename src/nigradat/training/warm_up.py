@@ -24,6 +24,7 @@ from nigradat.models.symmetric import PairRegressor, SideRegressor
 
 N_FEATURES: Final = len(FEATURE_NAMES)
 _START_SD: Final = 0.25  # of predictions before the first label, in SDs of the labels
+_MOST_DEAD: Final = 0.5  # of a tower's features; seen on the phantom: .83 and 1 in dead ones, up to .37 in others
 _NORMALISATIONS = (nn.BatchNorm3d, nn.LayerNorm)
 
 
@@ -81,6 +82,22 @@ def start_heads(model: PairRegressor, x: Tensor | None, labels: np.ndarray, at_m
             scale = wanted / answer.std().clamp(min=1e-6)
             net.head.weight[0] *= scale
             net.head.bias[0] -= scale * answer.mean()
+
+
+def has_dead_tower(model: PairRegressor, x: Tensor) -> bool:
+    """Whether some net says the same of every patch, as ReLUs do that the first steps of a warm-up have pushed below 0.
+
+    No gradient brings such a tower back: it would learn labels with what little is left of it.
+
+    Args:
+        model: its tower as it is at the end of the warm-up.
+        x: training patches in canonical view, ``(B, 2, 1, 50, 50, 20)``, ``B > 1``.
+    """
+    for net, columns in nets_of(model):
+        features = _features(model, net, x, columns)
+        if float((features == features[0]).all(dim=0).float().mean()) > _MOST_DEAD:
+            return True
+    return False
 
 
 def nets_of(model: PairRegressor) -> Iterator[tuple[SideRegressor, list[int]]]:
