@@ -45,7 +45,7 @@ FUNCTIONS = {
     "run_study": "cohort, out, *, scale=, methods=, design=, splits=, seeds=, fresh=, seed=, level=, threshold=, "
     "disease=, samples=, changes=, engine=, workers=, address=, device=, retry_failed=, progress=, say=",
     "run_sweep": "cohort, out, vary, *, method=, scale=, changes=, grid=, samples=, seeds=, seed=, test=, engine=, "
-    "workers=, address=, device=, progress=, say=",
+    "workers=, address=, device=, retry_failed=, progress=, say=",
     "simulate": "out, *, patients, preset=, seed, workers=, progress=",
     "smwi_from_chi": "magnitude, chi, recipe=",
     "train": "cohort, out, config=, *, hardware=, split=, init=, report=",

@@ -14,6 +14,7 @@ from pathlib import Path
 import pytest
 
 from nigradat.errors import ConfigError, MissingExtraError, NigradatError
+from nigradat.study import engines
 from nigradat.study.engines import Engine, Outcome, Task, make_engine, run_tasks
 
 HERE = Path(__file__).parent
@@ -92,6 +93,18 @@ def test_a_task_that_always_dies_is_given_up_with_the_reason(engine, log):
     assert found["c"].state == "done"
 
 
+def test_a_worker_that_cannot_be_started_is_reported(monkeypatch):
+    def no_memory(*_: object, **__: object) -> None:
+        raise OSError(12, "Cannot allocate memory")
+
+    monkeypatch.setattr(subprocess, "Popen", no_memory)
+    with make_engine("processes", tasks=1, workers=1, device="cpu") as (engine, _):
+        found = outcomes([Task("a", "fake_tasks:fail", {})], engine)
+    assert found["a"].state == "died"
+    assert "could not be started" in found["a"].note
+    assert "Cannot allocate memory" in found["a"].note
+
+
 def test_a_failure_is_reported_and_the_others_go_on(engine, log):
     found = outcomes([Task("a", "fake_tasks:fail", {}), fake("b", log, "a")], engine)
     assert found["a"] == Outcome("a", "failed", "it diverged")
@@ -167,39 +180,34 @@ def test_engines_that_do_not_exist_are_refused(arguments, words):
         pass
 
 
+@pytest.mark.parametrize(("need_gpu", "most"), [(False, 16), (True, 8)])
+def test_on_a_cluster_no_task_asks_for_more_cores_than_one_machine_has(need_gpu, most):
+    """Ray would let it wait forever."""
+    nodes = [
+        {"Alive": True, "Resources": {"CPU": 16.0}},
+        {"Alive": True, "Resources": {"CPU": 8.0, "GPU": 1.0}},
+        {"Alive": False, "Resources": {"CPU": 64.0, "GPU": 4.0}},
+    ]
+    assert engines._cores_of_one(nodes, need_gpu) == most
+    assert engines._share(1, None, 24, int(need_gpu), most) == (1, most)  # the last task of a study has 24 otherwise
+    assert engines._share(6, 6, 24, 0, most) == (6, 4)
+
+
 def test_ray_that_is_not_installed_is_named(monkeypatch):
     monkeypatch.setitem(sys.modules, "ray", None)
     with pytest.raises(MissingExtraError, match=r"nigradat\[ray\]"), make_engine("ray", tasks=1):
         pass
 
 
-def test_ray_loses_nothing_and_does_nothing_twice_when_a_worker_is_killed(log, monkeypatch, tmp_path_factory):
-    monkeypatch.setenv("RAY_USAGE_STATS_ENABLED", "0")
-    monkeypatch.setenv("RAY_agent_register_timeout_ms", "120000")
-    monkeypatch.setenv("PYTHONPATH", os.pathsep.join(filter(None, sys.path)))
-    ray = pytest.importorskip("ray", reason="Ray is not installed (extra 'ray')")
-    on_sigterm = signal.getsignal(signal.SIGTERM)  # Ray puts its own in its place
-    ray.init(
-        num_cpus=2,
-        include_dashboard=False,
-        log_to_driver=False,
-        configure_logging=False,
-        object_store_memory=80 * 2**20,
-        _node_ip_address="127.0.0.1",
-        _temp_dir=str(tmp_path_factory.getbasetemp().parent / "ray")[:40],
-    )
-    try:
-        tasks = [
-            fake("victim", log, call="die_once"),
-            *(fake(f"t{i}", log) for i in range(5)),
-            fake("z", log, "victim"),
-        ]
-        with make_engine("ray", tasks=len(tasks), workers=2, device="cpu") as (engine, threads):
-            assert (engine.slots, threads) == (2, 1)
-            found = outcomes([*tasks, Task("failing", "fake_tasks:fail", {})], engine)
-        assert Counter(done(log)) == {task.key: 1 for task in tasks}
-        assert {key: o.state for key, o in found.items() if o.state != "done"} == {"failing": "failed"}
-        assert ray.is_initialized()  # a cluster that was there before is left running
-    finally:
-        ray.shutdown()
-        signal.signal(signal.SIGTERM, on_sigterm)
+def test_ray_loses_nothing_and_does_nothing_twice_when_a_worker_is_killed(log, local_ray):
+    tasks = [
+        fake("victim", log, call="die_once"),
+        *(fake(f"t{i}", log) for i in range(5)),
+        fake("z", log, "victim"),
+    ]
+    with make_engine("ray", tasks=len(tasks), workers=2, device="cpu") as (engine, threads):
+        assert (engine.slots, threads) == (2, 1)
+        found = outcomes([*tasks, Task("failing", "fake_tasks:fail", {})], engine)
+    assert Counter(done(log)) == {task.key: 1 for task in tasks}
+    assert {key: o.state for key, o in found.items() if o.state != "done"} == {"failing": "failed"}
+    assert local_ray.is_initialized()  # a cluster that was there before is left running

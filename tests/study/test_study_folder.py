@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import dataclasses
+import json
 import os
 import socket
 import subprocess
@@ -161,6 +163,15 @@ def test_an_unfinished_fit_is_no_record(folder):
     (folder.fit("split-1/zzz-seed1")).mkdir(parents=True)
     assert written(folder) == ()
     assert read_record(folder.fit("split-1/zzz-seed1")) is None
+
+
+def test_a_record_from_before_a_fact_was_kept_is_read(folder):
+    (whole,) = written(folder, record("zzz", "split-1", 1))
+    path = folder.fit("split-1/zzz-seed1") / "fit.json"
+    facts = json.loads(path.read_text())
+    del facts["starts"]
+    path.write_text(json.dumps(facts))
+    assert records(folder.path) == (dataclasses.replace(whole, starts=None),)
 
 
 def test_a_damaged_record_is_named(folder):

@@ -1,4 +1,4 @@
-"""A sweep varies what it is told to, scores the validation patients, and leaves the test patients alone."""
+"""A sweep varies what it is told to, scores the stopping patients, and leaves the test patients alone."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 from here_engine import HereEngine
 
-from nigradat.errors import ConfigError, OutputError
+from nigradat.errors import CohortError, ConfigError, NigradatError, OutputError
 from nigradat.evaluation.predictions import Predictions
 from nigradat.io.pack import PackedCohort
 from nigradat.models.weights import load_model
@@ -129,10 +129,10 @@ def test_a_sweep_from_cohort_to_table_and_curves(cohort, here, tmp_path):
         ("samples", "4", 2, 0),
         ("samples", "8", 2, 0),
     ]
-    assert {r.part for r in rows} == {"validation"}
+    assert {r.part for r in rows} == {"stop"}
     assert not list(folder.rglob("test-*"))
     split = Split.load(folder / "splits" / "split-1.json")
-    assert {r.patients for r in rows} == {len(split.validation)}
+    assert {r.patients for r in rows} == {len(split.stop)}
     assert "sharpness_mc" not in rows[0].scores
     assert rows[1].scores == rows[3].scores  # the default, twice
     assert rows[2].scores["rmse"] == rows[3].scores["rmse"]
@@ -140,15 +140,13 @@ def test_a_sweep_from_cohort_to_table_and_curves(cohort, here, tmp_path):
     assert sum(r.is_best for r in rows if r.point.parameter == "dropout") == 1
 
     run_folder = StudyFolder(folder).fit("default/sym-vgg-plus-seed1")
-    four = Predictions.load(run_folder / "validation-T4.tsv")
-    assert set(four.patients) == set(split.validation)
+    four = Predictions.load(run_folder / "stop-T4.tsv")
+    assert set(four.patients) == set(split.stop)
     first = {p: i for i, p in reversed(list(enumerate(cohort.patient_ids)))}
     patches = np.stack([cohort.read(first[p]) for p in four.patients])
     draws = mc_samples(load_model(run_folder).model, patches, samples=4)
     np.testing.assert_allclose(four.spreads["mc"][0], draws.mean(axis=0), rtol=1e-6)
-    both = [
-        Predictions.load(StudyFolder(folder).fit(f"default/sym-vgg-plus-seed{s}") / "validation-T8.tsv") for s in (1, 2)
-    ]
+    both = [Predictions.load(StudyFolder(folder).fit(f"default/sym-vgg-plus-seed{s}") / "stop-T8.tsv") for s in (1, 2)]
     errors = [np.sqrt(np.mean((p.predicted - p.truth) ** 2, axis=0)).mean() for p in both]
     assert rows[1].scores["rmse"].value == pytest.approx(np.mean(errors))
     assert rows[1].seed_sd["rmse"] == pytest.approx(np.std(errors, ddof=1))
@@ -158,21 +156,19 @@ def test_a_sweep_from_cohort_to_table_and_curves(cohort, here, tmp_path):
     assert table[0]["sharpness_mc"] == "n/a"
     assert float(table[1]["rmse"]) == rows[1].scores["rmse"].value
     assert {p.name for p in (folder / "figures").iterdir()} == {
-        "sweep-dropout-validation.svg",
-        "sweep-samples-validation.svg",
+        "sweep-dropout-stop.svg",
+        "sweep-samples-stop.svg",
     }
-    assert all(
-        f"{title}" in (folder / "figures" / "sweep-samples-validation.svg").read_text() for title in SCORES.values()
-    )
+    assert all(f"{title}" in (folder / "figures" / "sweep-samples-stop.svg").read_text() for title in SCORES.values())
 
     here.keys.clear()
     assert run()[1] == rows
     assert here.keys == []
     tested = run(test=True)[1]  # the weights are there: only the test patients are predicted
     assert len(here.keys) == 4
-    assert [r.part for r in tested] == ["validation"] * 4 + ["test"] * 4
+    assert [r.part for r in tested] == ["stop"] * 4 + ["test"] * 4
     assert tested[:4] == rows
-    with pytest.raises(OutputError, match="recipe differ"):
+    with pytest.raises(OutputError, match="recipe, draws differ"):
         run_sweep(cohort, tmp_path / "sweep", vary, changes={**TINY, "epochs": 2})
 
 
@@ -188,9 +184,64 @@ def test_a_failing_value_is_counted_and_the_others_go_on(cohort, here, tmp_path)
         samples=4,
         say=said.append,
     )
-    assert [(r.point.value, r.fits) for r in rows] == [("0.0007", 1)]  # nothing of the other has ended
+    assert [(r.point.value, r.fits, r.failed) for r in rows] == [("0.0007", 1, 0), ("1e30", 0, 1)]
     assert "diverged" in said[0]
     assert set(rows[0].scores) == set(SCORES) - {"sharpness_s1"}  # one side
+    assert rows[1].scores == {}
+    assert [line["failed"] for line in read(tmp_path / "sweep")] == ["0", "1"]
+
+
+def test_where_all_fail_it_says_so_and_they_can_be_tried_again(cohort, here, tmp_path, monkeypatch):
+    def stopped(*_: object, **__: object) -> None:
+        raise MemoryError
+
+    def again(**more: Any) -> tuple[SweepRow, ...]:
+        return run_sweep(cohort, tmp_path / "sweep", ["samples=4,8"], changes=TINY, **more)[1]
+
+    with monkeypatch.context() as patch:
+        patch.setattr(sweep_module, "train", stopped)
+        with pytest.raises(NigradatError, match=r"all 1 trainings .*\(MemoryError\).*--retry-failed"):
+            again()
+    here.keys.clear()
+    with pytest.raises(NigradatError, match="MemoryError"):
+        again()
+    assert here.keys == []
+    assert [row.fits for row in again(retry_failed=True)] == [1, 1, 1]
+
+
+def test_values_are_added_to_what_is_there(cohort, here, tmp_path):
+    first = run_sweep(cohort, tmp_path / "sweep", ["symmetry_weight=0"], changes=TINY, samples=4)[1]
+    here.keys.clear()
+    both = run_sweep(cohort, tmp_path / "sweep", ["samples=2", "symmetry_weight=0.0,1"], changes=TINY, samples=4)[1]
+    assert sorted(here.keys) == [  # those of before for their spread with two samples
+        "default/sym-vgg-plus-seed1",
+        "symmetry_weight=0/sym-vgg-plus-seed1",
+        "symmetry_weight=1/sym-vgg-plus-seed1",
+    ]
+    values = {(r.point.parameter, r.point.value): r.scores["rmse"].value for r in both}
+    assert list(values) == [
+        ("symmetry_weight", "0"),
+        ("symmetry_weight", "0.1"),
+        ("symmetry_weight", "1"),
+        ("samples", "2"),
+        ("samples", "4"),
+    ]
+    assert [values[r.point.parameter, r.point.value] for r in first] == [r.scores["rmse"].value for r in first]
+    assert not any(r.is_best for r in both if r.point.parameter == "samples")  # one training, one RMSE
+    with pytest.raises(OutputError, match="draws differ"):
+        run_sweep(cohort, tmp_path / "sweep", ["samples=2"], changes=TINY, samples=5)
+
+
+def test_a_value_typed_in_two_ways_is_trained_once(cohort):
+    plan = plan_sweep(cohort, ["learning_rate=1e-3,0.001"])
+    assert list(plan.trainings) == ["default", "learning_rate=1e-3"]
+    assert len(plan.points) == 2
+
+
+def test_labels_beyond_the_scale_are_refused_before_any_training(cohort, here, tmp_path):
+    with pytest.raises(CohortError, match="--sbr-max"):
+        run_sweep(cohort, tmp_path / "sweep", ["samples=4"], changes={**TINY, "sbr_max": 1.0})
+    assert not (tmp_path / "sweep").exists()
 
 
 def test_a_folder_of_something_else_is_refused(cohort, tmp_path):

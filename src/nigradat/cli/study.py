@@ -14,6 +14,8 @@ from nigradat.cli.console import (
     Engine,
     Json,
     Level,
+    RetryFailed,
+    SbrMax,
     Seed,
     Workers,
     check_choice,
@@ -67,17 +69,13 @@ def run(
             help="Comma-separated diagnoses that readings are held against; default PD where anybody has it.",
         ),
     ] = None,
-    sbr_max: Annotated[
-        float | None, typer.Option("--sbr-max", help="SBR that the networks' output 1 stands for (6.84 in the paper).")
-    ] = None,
+    sbr_max: SbrMax = None,
     epochs: Annotated[int | None, typer.Option("--epochs", min=1, help="At most so many passes.")] = None,
     engine: Engine = "processes",
     address: Address = None,
     workers: Workers = None,
     device: Device = "auto",
-    retry_failed: Annotated[
-        bool, typer.Option("--retry-failed", help="Try fits again that are recorded as failed.")
-    ] = False,
+    retry_failed: RetryFailed = False,
     seed: Seed = 1,
     as_json: Json = False,
 ) -> None:

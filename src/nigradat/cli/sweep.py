@@ -13,6 +13,8 @@ from nigradat.cli.console import (
     Device,
     Engine,
     Json,
+    RetryFailed,
+    SbrMax,
     Seed,
     Workers,
     check_choice,
@@ -45,6 +47,7 @@ def run(
     ] = False,
     samples: Annotated[int, typer.Option("--samples", "-T", min=2, help="Monte-Carlo samples of the default.")] = 100,
     seeds: Annotated[int, typer.Option("--seeds", min=1, help="Trainings of each value.")] = 1,
+    sbr_max: SbrMax = None,
     epochs: Annotated[int | None, typer.Option("--epochs", min=1, help="At most so many passes.")] = None,
     test: Annotated[
         bool, typer.Option("--test", help="Score the test patients, too. Nothing may then be chosen by them.")
@@ -53,10 +56,11 @@ def run(
     address: Address = None,
     workers: Workers = None,
     device: Device = "auto",
+    retry_failed: RetryFailed = False,
     seed: Seed = 1,
     as_json: Json = False,
 ) -> None:
-    """Train one method with varied hyper-parameters; a table and curves with intervals, on validation patients.
+    """Train one method with varied hyper-parameters; a table and curves with intervals, on the stopping patients.
 
     Example: nigradat sweep cohort sweep --vary symmetry_weight=0,0.01,0.1 --vary samples=10,30,100 --seeds 3
     """
@@ -66,6 +70,7 @@ def run(
     check_choice("--engine", engine, ("processes", "ray"))
     require_extra("train", "pytorch_lightning")
     require_extra("report", "matplotlib")
+    changes = {"epochs": epochs, "sbr_max": sbr_max}
     with study_bar("sweep") as progress:
         folder, rows = run_sweep(
             cohort,
@@ -73,7 +78,7 @@ def run(
             vary,
             method=method,
             scale=scale,
-            changes={} if epochs is None else {"epochs": epochs},
+            changes={name: value for name, value in changes.items() if value is not None},
             grid=grid,
             samples=samples,
             seeds=seeds,
@@ -83,6 +88,7 @@ def run(
             address=address,
             workers=workers,
             device=device,
+            retry_failed=retry_failed,
             progress=progress,
             say=lambda text: print(text, file=sys.stderr, flush=True),
         )

@@ -210,11 +210,19 @@ def _gpus(device: str) -> int:
     return torch.cuda.device_count()
 
 
-def _share(tasks: int, workers: int | None, cpus: int, gpus: int) -> tuple[int, int]:
-    """How many tasks at a time, and with how many threads each."""
+def _share(tasks: int, workers: int | None, cpus: int, gpus: int, most: int | None = None) -> tuple[int, int]:
+    """How many tasks at a time, and with how many threads each; ``most`` are those of one machine of several."""
     usual = gpus or max(1, cpus // 2)
     count = max(1, min(tasks, workers or usual))
-    return count, max(1, cpus // count)
+    return count, max(1, min(cpus // count, most or cpus))
+
+
+def _cores_of_one(nodes: Sequence[Mapping[str, Any]], need_gpu: bool) -> int | None:
+    """Cores of the largest living machine of a Ray cluster that a task may run on; no task can have more."""
+    fitting = [
+        node["Resources"] for node in nodes if node["Alive"] and (not need_gpu or node["Resources"].get("GPU", 0) >= 1)
+    ]
+    return max((int(resources.get("CPU", 0)) for resources in fitting), default=None)
 
 
 # -- Processes ----------------------------------------------------------------------------------------------------
@@ -260,13 +268,18 @@ class _ProcessEngine:
     def _drive(self, environment: Mapping[str, str]) -> None:
         worker: _Worker | None = None
         while (task := self._jobs.get()) is not None and not self._closed.is_set():
-            if worker is None:
-                worker = _Worker(self.threads, environment)
-                self._workers.append(worker)
-                if self._closed.is_set():
-                    break
-            outcome = worker.do(task)
-            if outcome.state == "died" or worker.served >= _TASKS_A_WORKER:
+            try:
+                if worker is None:
+                    worker = _Worker(self.threads, environment)
+                    self._workers.append(worker)
+                    if self._closed.is_set():
+                        break
+                outcome = worker.do(task)
+            except OSError as error:
+                outcome = Outcome(task.key, "died", f"its process could not be started ({error})")
+            except Exception:  # or the caller would wait for this thread for ever
+                outcome = Outcome(task.key, "broken", traceback.format_exc())
+            if worker is not None and (outcome.state in ("died", "broken") or worker.served >= _TASKS_A_WORKER):
                 self._workers.remove(worker)
                 worker.kill()
                 worker = None
@@ -350,7 +363,7 @@ def _ray() -> Any:
 class _RayEngine:
     """Tasks as Ray tasks. All machines must see the study folder and the cohort under the same path.
 
-    Ray itself does a task again, on another worker, when one is killed.
+    A task whose worker is killed is done again by :func:`run_tasks`, as with processes, and not by Ray.
     """
 
     def __init__(self, tasks: int, workers: int | None, address: str | None, device: str) -> None:
@@ -375,9 +388,10 @@ class _RayEngine:
             ) from error
         resources = ray.cluster_resources()
         gpus = int(resources.get("GPU", 0)) if device != "cpu" else 0
-        self.slots, self.threads = _share(tasks, workers, int(resources.get("CPU", 1)), gpus)
+        most = _cores_of_one(ray.nodes(), need_gpu=bool(gpus))
+        self.slots, self.threads = _share(tasks, workers, int(resources.get("CPU", 1)), gpus, most)
         self._perform = ray.remote(
-            num_cpus=self.threads, num_gpus=1 if gpus else 0, max_retries=_ATTEMPTS, max_calls=_TASKS_A_WORKER
+            num_cpus=self.threads, num_gpus=1 if gpus else 0, max_retries=0, max_calls=_TASKS_A_WORKER
         )(perform)
         self._keys: dict[Any, str] = {}
 

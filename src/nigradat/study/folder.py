@@ -21,7 +21,7 @@ import threading
 import uuid
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import asdict, dataclass
+from dataclasses import MISSING, asdict, dataclass, fields
 from pathlib import Path
 from typing import Any, Final, NamedTuple
 
@@ -155,7 +155,9 @@ def read_record(folder: Path) -> FitRecord | None:
             continue
         facts = read_json(path)
         try:
-            known = {k: facts[k] for k in FitRecord.__dataclass_fields__ if k != "folder"}
+            # what has a default may be younger than the file
+            stored = [f for f in fields(FitRecord) if f.name != "folder"]
+            known = {f.name: facts[f.name] for f in stored if f.name in facts or f.default is MISSING}
         except KeyError as error:
             raise OutputError(f"{path} lacks {error}", "the file as it was written", f"Remove {folder}") from error
         return FitRecord(**known, folder=None if name == FAILED_NAME else folder)

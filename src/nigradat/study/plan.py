@@ -29,7 +29,17 @@ from nigradat.metrics.conformal import conformal_quantile
 from nigradat.models.registry import create_model, get_method, list_models
 from nigradat.models.vgg import NARROW_WIDTHS, PAPER_WIDTHS, SMALL_WIDTHS
 from nigradat.study.engines import Outcome, Task, check_engine, make_engine, run_tasks
-from nigradat.study.folder import FAILED_NAME, FIT_NAME, FitName, StudyFolder, read_json, read_plan, records
+from nigradat.study.folder import (
+    FAILED_NAME,
+    FIT_NAME,
+    FitName,
+    StudyFolder,
+    read_json,
+    read_plan,
+    read_record,
+    records,
+    write_record,
+)
 from nigradat.study.progress import Tally, Watch
 from nigradat.training.config import TrainConfig, make_config
 from nigradat.training.split import Split, make_folds, make_split
@@ -253,8 +263,12 @@ def run_study(
     watch = Watch(folder, tuple(plan.fits()), int(plan.recipe["epochs"]))
     waiting = study_tasks(folder, plan, data, device)
 
+    planned = {fit.key: fit for fit in plan.fits()}
+
     def ended(outcome: Outcome) -> None:
         watch.ended(outcome.key)
+        if outcome.state == "died" and outcome.key in planned:
+            note_death(folder, planned[outcome.key], outcome.note)
         if outcome.state in ("failed", "died"):
             say(f"{outcome.key} failed: {outcome.note}")
 
@@ -336,7 +350,7 @@ def resolve_plan(
     plan = StudyPlan(
         facts, scale, names, design, count, seeds, fresh, seed, level, threshold, samples, recipe, versions, ill
     )
-    _check_labels(cohort, base.sbr_max)
+    check_labels(cohort, base.sbr_max)
     return plan
 
 
@@ -373,7 +387,7 @@ def _check_word(what: str, word: str, known: Sequence[str]) -> None:
         )
 
 
-def _check_labels(cohort: PackedCohort, sbr_max: float) -> None:
+def check_labels(cohort: PackedCohort, sbr_max: float) -> None:
     """What would refuse every single fit refuses the study."""
     if not np.isfinite(cohort.sbr).all():
         raise CohortError("a cohort with missing labels", "both SBR values for every visit")
@@ -468,11 +482,38 @@ def claim(folder: StudyFolder, asked: StudyPlan, say: Callable[[str], None] = la
     grown = [name for name in _GROWS if getattr(plan, name) != getattr(there, name)]
     if grown:
         write_json(folder.plan, plan.to_json())
-        added = (f"{name} {getattr(there, name)} -> {getattr(plan, name)}" for name in grown)
+        added = (f"{name} {_said(getattr(there, name))} -> {_said(getattr(plan, name))}" for name in grown)
         say(f"The study in {folder.path} grows: {', '.join(added)}")
-    elif plan != asked and _comparable(plan) == _comparable(asked) and plan.to_json() != asked.to_json():
-        say(f"The study in {folder.path} has more than was asked for ({', '.join(plan.methods)}); all of it is kept")
+    elif larger := [name for name in _GROWS if getattr(plan, name) != getattr(asked, name)]:
+        kept = ", ".join(f"{name} {_said(getattr(plan, name))}" for name in larger)
+        say(f"The study in {folder.path} has more than was asked for ({kept}); all of it is kept")
     return plan
+
+
+def _said(value: Any) -> str:
+    return ", ".join(value) if isinstance(value, tuple) else str(value)
+
+
+def model_record(name: FitName, parts: Split, **more: Any) -> FitRecord:
+    """The record of a fit, with what is known of it before it begins; ``more`` are fields of the record."""
+    facts: dict[str, Any] = {"title": get_method(name.method).title, "role": "model", **more}
+    return FitRecord(
+        method=name.method,
+        split=name.split,
+        seed=name.seed,
+        folder=None,
+        split_sha256=parts.sha256,
+        train_patients=len(parts.train),
+        test_patients=len(parts.test),
+        **facts,
+    )
+
+
+def note_death(folder: StudyFolder, fit: FitName, note: str) -> None:
+    """A killed worker leaves no record, so its caller does: the fit must not be missing from the tables."""
+    run, split = folder.fit(fit.key), folder.split(fit.split)
+    if read_record(run) is None and split.is_file():
+        write_record(run, model_record(fit, Split.load(split), failed=note))
 
 
 def _comparable(plan: StudyPlan) -> dict[str, Any]:

@@ -1,8 +1,9 @@
 """How much the result depends on the hyper-parameters: one at a time around the default, or all combinations.
 
-What is chosen by looking at a sweep is chosen on its VALIDATION patients (half of them stopped the training, the other
-half served for nothing). The test patients are not predicted at all unless that is asked for; the table then says
-so. The number of Monte-Carlo samples is varied without training again: the first T draws are the same for every T.
+What is chosen by looking at a sweep is chosen on the patients who stopped its trainings: calibration patients must not
+take part in a selection, or the intervals of what was selected would promise too much. The test patients are not
+predicted at all unless that is asked for; the table then says so. The number of Monte-Carlo samples is varied without
+training again: the first T draws are the same for every T.
 """
 
 from __future__ import annotations
@@ -14,7 +15,7 @@ import itertools
 import json
 import os
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any, Final
 
@@ -34,10 +35,20 @@ from nigradat.models.registry import get_method
 from nigradat.models.weights import CARD_NAME, load_model
 from nigradat.study.engines import Outcome, Task, check_engine, make_engine, run_tasks
 from nigradat.study.folder import FAILED_NAME, FIT_NAME, FitName, StudyFolder, read_json, read_record, write_record
-from nigradat.study.plan import SCALES
+from nigradat.study.plan import SCALES, check_labels
 from nigradat.study.progress import Tally, Watch, epoch_seconds
-from nigradat.study.tasks import BUSY, DONE, Answer, Predicted, epoch_clock, one_visit_each, predict_visits
-from nigradat.training.config import Hardware, TrainConfig, make_config
+from nigradat.study.tasks import (
+    BUSY,
+    DONE,
+    FAILURES,
+    Answer,
+    Predicted,
+    epoch_clock,
+    one_visit_each,
+    predict_visits,
+    why,
+)
+from nigradat.training.config import DROPOUT, Hardware, TrainConfig, make_config
 from nigradat.training.fit import train
 from nigradat.training.split import Split, make_split
 from nigradat.uncertainty.mc_dropout import Draws
@@ -46,16 +57,10 @@ from nigradat.uncertainty.symmetric_mc import check_mode, symmetric_spread
 Array = npt.NDArray[np.float64]
 PLAN_NAME: Final = "sweep.json"
 DEFAULT: Final = "default"
-VALIDATION, TEST = "validation", "test"
+STOP, TEST = "stop", "test"
 _SPLIT: Final = "split-1"
 _CP: Final = 0.95
 _MODES: Final = ("mc", "s1")
-DROPOUT: Final[Mapping[str, Mapping[str, float]]] = {
-    "none": {"head_dropout": 0.0, "block_dropout": 0.0},
-    "head": {"block_dropout": 0.0},  # at the recipe's own rate
-    "blocks": {"head_dropout": 0.5, "block_dropout": 0.2},
-}
-"""Places of dropout, as for ``nigradat train --dropout``."""
 
 
 def _widths(text: str) -> tuple[int, ...]:
@@ -113,6 +118,7 @@ class SweepPlan:
         trainings: by name, what each changes in the recipe.
         points: lines of the table.
         seeds, seed: trainings of each, from that seed on; ``seed`` also divides the patients.
+        draws: Monte-Carlo samples of the default.
         test: the test patients are predicted, too.
         version: of nigradat.
     """
@@ -124,6 +130,7 @@ class SweepPlan:
     points: tuple[SweepPoint, ...]
     seeds: int
     seed: int
+    draws: int
     test: bool
     version: str
 
@@ -135,7 +142,7 @@ class SweepPlan:
     @property
     def parts(self) -> tuple[str, ...]:
         """Patients that are predicted."""
-        return (VALIDATION, TEST) if self.test else (VALIDATION,)
+        return (STOP, TEST) if self.test else (STOP,)
 
     def fits(self) -> Iterator[FitName]:
         """All trainings, the first seed of each first; the place of a split's name is taken by the training's."""
@@ -154,13 +161,14 @@ class SweepRow:
 
     Attributes:
         point: of the sweep.
-        part: ``validation`` or ``test``.
+        part: ``stop`` or ``test``.
         patients: scored, one visit each.
         fits: finished trainings behind it; a score is the mean of theirs, each the mean over both sides.
         failed: trainings that failed.
         scores: by name of :data:`SCORES`, with 95 % intervals over patients; without dropout there is no Sharpness.
         seed_sd: SD of each score between the trainings; nan for one.
-        is_best: least validation RMSE among the values of its parameter.
+        is_best: least RMSE of the stopping patients among the values of its parameter; nobody's where they share
+            their trainings, whose RMSE is the same.
     """
 
     point: SweepPoint
@@ -230,26 +238,29 @@ def plan_sweep(
     default = make_config(changes=base)
     recipe = {key: value for key, value in default.to_json().items() if key not in ("model", "seed")}
     if grid:
-        names = [name for name, _ in given]
-        chosen = [dict(zip(names, values, strict=True)) for values in itertools.product(*(v for _, v in given))]
+        varied = [name for name, _ in given]
+        chosen = [dict(zip(varied, values, strict=True)) for values in itertools.product(*(v for _, v in given))]
     else:
         chosen = [{name: value} for name, values in given for value in values]
         chosen += [{name: DEFAULT} for name, _ in given]
     trainings: dict[str, Mapping[str, Any]] = {DEFAULT: {}}
+    names = {_identity(default): DEFAULT}  # however a value is typed, it is trained once
     points = []
     for choice in chosen:
         changed = _changes(choice)
         count = int(choice["samples"]) if choice.get("samples", DEFAULT) != DEFAULT else samples
         if count < 2:
             raise ConfigError(f"samples={count}", "at least 2")
-        same = _identity(make_config(changes={**base, **changed})) == _identity(default)
-        training = DEFAULT if same else ",".join(f"{k}={v}" for k, v in choice.items() if k != "samples")
-        trainings[training] = {} if same else changed
+        called = ",".join(f"{k}={v}" for k, v in choice.items() if k != "samples")
+        training = names.setdefault(_identity(make_config(changes={**base, **changed})), called)
+        if training not in trainings:
+            trainings[training] = changed
         shown = ", ".join(_shown(default, k, samples) if v == DEFAULT else v for k, v in choice.items())
-        points.append(SweepPoint(", ".join(choice), shown, training, count, same and count == samples))
+        is_default = training == DEFAULT and count == samples
+        points.append(SweepPoint(", ".join(choice), shown, training, count, is_default))
     if not any(point.training == DEFAULT for point in points):
         del trainings[DEFAULT]
-    return SweepPlan(cohort.sha256, method, recipe, trainings, _once(points), seeds, seed, test, __version__)
+    return SweepPlan(cohort.sha256, method, recipe, trainings, _once(points), seeds, seed, samples, test, __version__)
 
 
 def _changes(choice: Mapping[str, str]) -> dict[str, Any]:
@@ -262,8 +273,12 @@ def _changes(choice: Mapping[str, str]) -> dict[str, Any]:
     return changed
 
 
-def _identity(config: TrainConfig) -> dict[str, Any]:
+def _resolved(config: TrainConfig) -> dict[str, Any]:
     return {**config.to_json(), "symmetry_weight": config.resolved_symmetry_weight}
+
+
+def _identity(config: TrainConfig) -> str:
+    return json.dumps(_resolved(config), sort_keys=True)
 
 
 def _shown(default: TrainConfig, name: str, samples: int) -> str:
@@ -271,11 +286,11 @@ def _shown(default: TrainConfig, name: str, samples: int) -> str:
     if name == "samples":
         return str(samples)
     if name == "dropout":
-        places = (p for p, rates in DROPOUT.items() if all(getattr(default, k) == rate for k, rate in rates.items()))
+        places = (p for p in DROPOUT if all(getattr(default, k) == v for k, v in DROPOUT[p].items()))
         return next(places, DEFAULT)
     if name == "widths":
         return "-".join(map(str, default.widths))
-    return f"{_identity(default)[name]:g}"
+    return f"{_resolved(default)[name]:g}"
 
 
 def _once(points: Sequence[SweepPoint]) -> tuple[SweepPoint, ...]:
@@ -314,6 +329,7 @@ def run_sweep(
     workers: int | None = None,
     address: str | None = None,
     device: str = "auto",
+    retry_failed: bool = False,
     progress: Callable[[Tally], None] = lambda _: None,
     say: Callable[[str], None] = lambda _: None,
 ) -> tuple[Path, tuple[SweepRow, ...]]:
@@ -329,13 +345,15 @@ def run_sweep(
         seeds: trainings of each value.
         seed: of the split and the first training.
         test: predict the test patients, too.
-        engine, workers, address, device, progress, say: see :func:`nigradat.study.plan.run_study`.
+        engine, workers, address, device, retry_failed, progress, say: see :func:`nigradat.study.plan.run_study`.
 
     Returns:
-        The folder and the rows of the table.
+        The folder and the rows of the table: those of earlier calls, too.
 
     Raises:
-        ConfigError, CohortError: as :func:`plan_sweep` and :func:`nigradat.training.split.make_split`.
+        ConfigError, CohortError: as :func:`plan_sweep` and :func:`nigradat.training.split.make_split`; labels missing
+            or beyond ``sbr_max``.
+        NigradatError: all trainings failed.
         OutputError: a folder of another sweep, or of something else.
 
     Example:
@@ -356,16 +374,24 @@ def run_sweep(
         seed=seed,
         test=test,
     )
+    check_labels(data, float(plan.recipe["sbr_max"]))
     parts = make_split(data, seed)
     folder = StudyFolder(Path(out))
-    _claim(folder, plan)
+    plan = _claim(folder, plan)
     parts.save(folder.split(_SPLIT))
     fits = tuple(plan.fits())
+    if retry_failed:
+        for fit in fits:
+            (folder.fit(fit.key) / FAILED_NAME).unlink(missing_ok=True)
+    planned = {fit.key: fit for fit in fits}
     watch = Watch(folder, fits, int(plan.recipe["epochs"]))
     waiting = [fit for fit in fits if not _is_done(folder.fit(fit.key), plan)]
 
     def ended(outcome: Outcome) -> None:
         watch.ended(outcome.key)
+        if outcome.state == "died":
+            run = folder.fit(outcome.key)
+            write_record(run, _record(plan, planned[outcome.key], parts, failed=outcome.note))
         if outcome.state in ("failed", "died"):
             say(f"{outcome.key} failed: {outcome.note}")
 
@@ -382,25 +408,50 @@ def run_sweep(
             ]
             run_tasks(ready, place, ended=ended, tick=lambda keys: progress(watch.look(keys, place.slots)))
     rows = read_rows(folder, plan)
+    if not any(row.fits for row in rows):
+        reasons = [record.failed for fit in fits if (record := read_record(folder.fit(fit.key))) is not None]
+        raise NigradatError(
+            f"all {len(fits)} trainings of {folder.path} failed ({reasons[0] if reasons else 'no reason is known'})",
+            "at least one that ends",
+            "Mend the cause and say --retry-failed",
+        )
     _write(folder, plan, rows, "digital phantom" if data.is_phantom else "")
     return folder.path, rows
 
 
-def _claim(folder: StudyFolder, plan: SweepPlan) -> None:
+def _claim(folder: StudyFolder, plan: SweepPlan) -> SweepPlan:
+    """Make the sweep folder, or recognise it and add to its plan; nothing is ever taken away."""
     path = folder.path / PLAN_NAME
     if not path.is_file():
         if folder.path.exists() and (not folder.path.is_dir() or any(folder.path.iterdir())):
             raise OutputError(f"{folder.path} exists and is no sweep folder", "a new or empty folder")
     else:
         there, here = read_json(path), json.loads(to_json(asdict(plan)))
-        odd = [k for k in ("cohort_sha256", "method", "recipe", "seed", "version") if there.get(k) != here[k]]
+        same = ("cohort_sha256", "method", "recipe", "seed", "draws", "version")
+        odd = [k for k in same if there.get(k) != here[k]]
         if odd:
             raise OutputError(
                 f"{folder.path} holds another sweep ({', '.join(odd)} differ)",
                 "the same cohort, method and recipe, to which values and seeds may be added",
                 "Choose another folder",
             )
+        plan = _joined(_load_plan(folder), plan)
     write_json(path, asdict(plan))
+    return plan
+
+
+def _joined(there: SweepPlan, asked: SweepPlan) -> SweepPlan:
+    names = {json.dumps(changes, sort_keys=True): name for name, changes in there.trainings.items()}
+    known = {name: names.get(json.dumps(changes, sort_keys=True), name) for name, changes in asked.trainings.items()}
+    trainings = {**there.trainings, **{known[name]: changes for name, changes in asked.trainings.items()}}
+    points = [*there.points, *(replace(point, training=known[point.training]) for point in asked.points)]
+    return replace(
+        asked,
+        trainings=trainings,
+        points=_once(points),
+        seeds=max(there.seeds, asked.seeds),
+        test=there.test or asked.test,
+    )
 
 
 def _load_plan(folder: StudyFolder) -> SweepPlan:
@@ -420,7 +471,7 @@ def _is_done(run: Path, plan: SweepPlan) -> bool:
 
 
 def fit(sweep: str, cohort: str, training: str, seed: int, device: str = "auto", threads: int = 1) -> Answer:
-    """Train one point with one seed and predict its validation patients; called by an engine.
+    """Train one point with one seed and predict its stopping patients; called by an engine.
 
     Raises:
         OutputError, MissingExtraError: what would stop every other fit, too.
@@ -442,8 +493,8 @@ def fit(sweep: str, cohort: str, training: str, seed: int, device: str = "auto",
             _fit(run, plan, name, data, parts, Hardware(device, threads=threads))
         except (OutputError, MissingExtraError):
             raise
-        except (NigradatError, MemoryError, ArithmeticError, RuntimeError) as error:
-            reason = str(error).strip() or type(error).__name__
+        except FAILURES as error:
+            reason = why(error)
             write_record(run, _record(plan, name, parts, failed=reason))
             return "failed", reason
     return DONE
@@ -512,7 +563,7 @@ def _record(plan: SweepPlan, name: FitName, parts: Split, **more: Any) -> FitRec
 
 
 def read_rows(folder: StudyFolder, plan: SweepPlan, *, resamples: int = 2000) -> tuple[SweepRow, ...]:
-    """Score what has ended; a point of which nothing has ended is left out."""
+    """Score what has ended; a point whose trainings all failed has a row without scores."""
     rows = []
     for part in plan.parts:
         for point in plan.points:
@@ -522,15 +573,14 @@ def read_rows(folder: StudyFolder, plan: SweepPlan, *, resamples: int = 2000) ->
             if tables:
                 loaded = [Predictions.load(path) for path in tables]
                 rows.append(_score(point, part, loaded, failed, float(plan.recipe["sbr_max"]), resamples))
-    best = {
-        parameter: min((r for r in rows if (r.point.parameter, r.part) == (parameter, VALIDATION)), key=_rmse)
-        for parameter in {row.point.parameter for row in rows}
-    }
-    return tuple(SweepRow(**{**vars(row), "is_best": best[row.point.parameter].point == row.point}) for row in rows)
-
-
-def _rmse(row: SweepRow) -> float:
-    return row.scores["rmse"].value
+            elif failed:
+                rows.append(SweepRow(point, part, 0, 0, failed, {}, {}))
+    best = []
+    for parameter in {row.point.parameter for row in rows}:
+        rivals = [row for row in rows if (row.point.parameter, row.part) == (parameter, STOP) and row.fits]
+        if len({row.point.training for row in rivals}) > 1:
+            best.append(min(rivals, key=lambda row: row.scores["rmse"].value).point)
+    return tuple(replace(row, is_best=row.point in best) for row in rows)
 
 
 def _score(
@@ -588,7 +638,7 @@ def _write(folder: StudyFolder, plan: SweepPlan, rows: Sequence[SweepRow], label
         out.writerow(cells)
     write_text(folder.path / "tables" / "sweep.csv", text.getvalue())
     for (parameter, part), group in itertools.groupby(rows, key=lambda row: (row.point.parameter, row.part)):
-        found = list(group)
+        found = [row for row in group if row.fits]
         if "," in parameter or len(found) < 2:  # a grid has a table alone
             continue
         panels = {

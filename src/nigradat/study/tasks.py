@@ -54,12 +54,12 @@ from nigradat.study.folder import (
     write_readings,
     write_record,
 )
-from nigradat.study.plan import ENSEMBLE_OF, LAST_BASELINE, StudyPlan, split_draw
+from nigradat.study.plan import ENSEMBLE_OF, LAST_BASELINE, StudyPlan, model_record, split_draw
 from nigradat.study.progress import epoch_seconds
 from nigradat.training.config import Hardware
 from nigradat.training.fit import Report, train
 from nigradat.training.split import Split
-from nigradat.uncertainty.calibration import Calibration, save_calibration
+from nigradat.uncertainty.calibration import Calibration, save_calibration, who
 from nigradat.uncertainty.mc_dropout import Draws, draw_predictions, has_spread, predict_sbr
 from nigradat.uncertainty.symmetric_mc import (
     DEFAULT_MODE,
@@ -78,6 +78,9 @@ Answer = tuple[State, str]
 Pairs = Mapping[str, tuple[Array, Array]]  # by mode: centre and spread, or the ends of an interval; (n, 2) each
 DONE: Answer = ("done", "")
 BUSY: Answer = ("busy", "")
+
+FAILURES = (NigradatError, MemoryError, ArithmeticError, RuntimeError, ValueError)
+"""What ends one fit and not the study; torch: no memory is a RuntimeError; numpy: a singular matrix is a ValueError."""
 
 FUSED = "fused"
 ENSEMBLE_MODES = ("mc", "s1")
@@ -109,14 +112,9 @@ def fit(study: str, cohort: str, split: str, method: str, seed: int, device: str
             _fit(folder, plan, data, parts, name, Hardware(device, threads=threads))
         except (OutputError, MissingExtraError):
             raise
-        except (
-            NigradatError,
-            MemoryError,
-            ArithmeticError,
-            RuntimeError,
-        ) as error:  # torch: no memory is a RuntimeError
-            reason = str(error).strip() or type(error).__name__
-            write_record(run, _record(name, parts, failed=reason))
+        except FAILURES as error:
+            reason = why(error)
+            write_record(run, model_record(name, parts, failed=reason))
             return "failed", reason
     return DONE
 
@@ -143,11 +141,12 @@ def _fit(
     intervals: Pairs = {mode: spreads[mode].interval(c.multiplier(plan.level)) for mode, c in tables.items()}
     plain = _plain(spreads)
     card = loaded.card
-    record = _record(
+    record = model_record(
         name,
         parts,
         epochs=epochs,
         best_epoch=int(card["training"]["best_epoch"]) + 1,
+        starts=card["training"]["starts"],
         seconds=round(sum(epoch_seconds(run)), 3),
         parameters=int(card["parameters"]),
     )
@@ -158,8 +157,18 @@ def _fit(
     write_record(run, record)
 
 
+def why(error: BaseException) -> str:
+    """The reason that a record gives: the message, and whose it is where it is not one of ours."""
+    said = str(error).strip()
+    kind = "" if isinstance(error, NigradatError) and said else type(error).__name__
+    return ": ".join(filter(None, (kind, said)))
+
+
 def epoch_clock(run: Path) -> Report:
-    """Notes after each epoch how long it took, across interruptions; the lines of epochs made again are replaced."""
+    """Notes after each epoch how long it took, across interruptions; the lines of epochs made again are replaced.
+
+    What a start took whose tower died counts to the first epoch of the next one.
+    """
     before = time.perf_counter()
 
     def report(history: list[dict[str, float]], best: int, planned: int) -> None:
@@ -173,7 +182,10 @@ def epoch_clock(run: Path) -> Report:
 
 def _note_time(run: Path, epochs: int, latest: float) -> None:
     """The times of so many epochs; one that a killed process took with it counts as long as the latest."""
-    taken = epoch_seconds(run)[: epochs - 1]
+    before = epoch_seconds(run)
+    if epochs == 1:
+        latest += sum(before)
+    taken = before[: epochs - 1]
     taken += [latest] * (epochs - len(taken))
     lines = (f"{epoch},{seconds:.3f}\n" for epoch, seconds in enumerate(taken))
     write_text(run / TIMES_NAME, "epoch,seconds\n" + "".join(lines))
@@ -254,7 +266,7 @@ def _calibrate(
     loaded: LoadedModel, data: PackedCohort, calibrating: Predicted, plan: StudyPlan, fusion: Fusion | None
 ) -> dict[SymmetricMode, Calibration]:
     """A calibration of every mode; the default mode's is left in the run folder, for ``nigradat predict``."""
-    found = {}
+    found, met = {}, who(data, calibrating.rows)
     for mode, spread in calibrating.spreads(loaded, fusion).items():
         found[mode] = Calibration(
             mode,
@@ -265,26 +277,13 @@ def _calibrate(
             len(calibrating.rows),
             data.sha256,
             loaded.card["sha256"][WEIGHTS_NAME],
+            met,
             fusion if mode == "s7" else None,
         )
     chosen = found.get(DEFAULT_MODE) or found.get("mc")
     if chosen is not None:
         save_calibration(loaded.folder, chosen, plan.level)
     return found
-
-
-def _record(name: FitName, parts: Split, **more: Any) -> FitRecord:
-    facts: dict[str, Any] = {"title": get_method(name.method).title, "role": "model", **more}
-    return FitRecord(
-        method=name.method,
-        split=name.split,
-        seed=name.seed,
-        folder=None,
-        split_sha256=parts.sha256,
-        train_patients=len(parts.train),
-        test_patients=len(parts.test),
-        **facts,
-    )
 
 
 def _write_fused(

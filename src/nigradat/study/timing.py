@@ -1,8 +1,8 @@
 """How long a method takes: its training as the fits noted it, its prediction as measured here and now.
 
-Times of training are those of the machines that trained; times of prediction are medians over several calls in this
-process, after warming up, for one patient (both sides) at a time. They compare methods within one table; between
-machines they compare machines.
+Times of training are those of the machines that trained; times of prediction are those of the shortest of several
+calls in this process, which other work disturbed least, after warming up, for one patient (both sides) at a time. They
+compare methods within one table; between machines they compare machines.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ from nigradat.models.weights import LoadedModel, load_model
 from nigradat.study.progress import epoch_seconds
 from nigradat.uncertainty.mc_dropout import draw_predictions, has_spread, predict_sbr
 
-_WARM_UP, _CALLS = 2, 7
+_WARM_UP, _CALLS = 2, 15
 
 
 @dataclass(frozen=True)
@@ -90,8 +90,8 @@ def _row(fits: Sequence[tuple[FitRecord, Path]], samples: int, device: str) -> T
         title=first.title,
         epoch_s=float(np.median(epochs)) if epochs else None,
         training_s=float(np.mean(totals)) if totals else None,
-        one_prediction_ms=_median_ms(lambda: predict_sbr(loaded.model, patches)),
-        samples_prediction_ms=_median_ms(lambda: draw_predictions(loaded.model, patches, samples=samples))
+        one_prediction_ms=_shortest_ms(lambda: predict_sbr(loaded.model, patches)),
+        samples_prediction_ms=_shortest_ms(lambda: draw_predictions(loaded.model, patches, samples=samples))
         if spread
         else None,
         samples=samples,
@@ -99,13 +99,13 @@ def _row(fits: Sequence[tuple[FitRecord, Path]], samples: int, device: str) -> T
     )
 
 
-def _median_ms(call: Callable[[], object]) -> float:
+def _shortest_ms(call: Callable[[], object]) -> float:
     taken = []
     for _ in range(_WARM_UP + _CALLS):
         before = time.perf_counter()
         call()
         taken.append(time.perf_counter() - before)
-    return 1000 * float(np.median(taken[_WARM_UP:]))
+    return 1000 * min(taken[_WARM_UP:])
 
 
 def _training_hardware(loaded: LoadedModel) -> str:
