@@ -184,3 +184,11 @@ def test_ctrl_c_leaves_nothing_half_written(workers, tmp_path):
     assert "interrupted; nothing half-written was left" in err
     assert "Traceback" not in err
     assert list(tmp_path.iterdir()) == []
+
+
+def test_a_fit_that_began_anew_says_so(call, small_cohort, tmp_path, monkeypatch):
+    answers = iter([True, False])
+    monkeypatch.setattr("nigradat.training.module.has_dead_tower", lambda *_: next(answers))
+    words = ["train", small_cohort.folder, tmp_path / "run", "--widths", "2,2,4,4", "--epochs", "4"]
+    assert "The tower died in 1 warm-up(s); it was started anew from other weights." in call(*words).done().out
+    assert call(*words, "--json").done().json["starts"] == 2

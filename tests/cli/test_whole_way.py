@@ -61,8 +61,10 @@ def expected(ask, way):
 
 
 def check_schema(data: dict) -> None:
-    assert set(data) == {"model", "yield", "patients"}
+    assert set(data) == {"model", "interval", "yield", "patients"}
     assert isinstance(data["model"], dict)
+    if data["interval"] is not None:
+        assert set(data["interval"]) == {"rule", "level", "mode", "calibration_patients", "promise"}
     for patient in data["patients"]:
         assert set(patient) == {"id", "session", "right", "left", "flags"}
         assert isinstance(patient["id"], str)
@@ -91,6 +93,9 @@ def test_the_json_is_that_of_the_reference(expected, ask, way):
     data = ask(way / "cohort")
     check_schema(data)
     assert data["model"]["trained_on"] == "phantom"
+    interval = data["interval"]
+    assert (interval["rule"], interval["level"]) == ("conformal", 0.5)
+    assert f"{interval['calibration_patients']} calibration patients" in interval["promise"]
     assert len(expected) == 24
     first = data["patients"][0]
     assert first["right"]["level"] == 0.5

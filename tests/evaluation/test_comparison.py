@@ -176,13 +176,24 @@ def test_binary_agreement_of_one_fit(study: Study) -> None:
         sensitivity = getattr(binary.sensitivity, side)
         assert (sensitivity.low, sensitivity.high) == metrics.wilson(table.tp, table.tp + table.fn)
         auc = getattr(binary.auc, side)
-        assert auc.value == pytest.approx(metrics.delong_auc(a.truth[:, i] < 2.2, -a.predicted[:, i]).value)
+        exact = metrics.delong_auc(a.truth[:, i] < 2.2, -a.predicted[:, i])
+        assert (auc.value, auc.low, auc.high) == pytest.approx((exact.value, exact.low, exact.high))
+        assert auc.method == "delong"
         assert binary.prevalence[i] == pytest.approx(table.prevalence)
     clustered = metrics.clustered_auc(a.truth < 2.2, -a.predicted)
     assert binary.auc.pooled is not None
-    assert binary.auc.pooled.value == pytest.approx(clustered.value)
+    found = binary.auc.pooled
+    assert (found.value, found.low, found.high) == pytest.approx((clustered.value, clustered.low, clustered.high))
     assert binary.auc.patient is None
     assert study.compare()["ridge"].binary is None
+
+
+def test_limits_of_agreement_are_those_of_each_fit(study: Study) -> None:
+    visits = people(30)
+    a, b = study.fit("ridge", visits, split="split-1"), study.fit("ridge", visits, split="split-2")
+    (one, two) = study.compare()["ridge"].limits
+    assert one == metrics.bland_altman_clustered(a.truth, a.predicted)
+    assert two == metrics.bland_altman_clustered(b.truth, b.predicted)
 
 
 def test_asymmetry_and_the_worse_side(study: Study) -> None:
@@ -606,11 +617,11 @@ def test_extensions_earn_their_place_by_the_interval_of_their_gain(study: Study)
     assert fused.wanted_reached
     assert fused.gain.low > 0
     assert fused.score == "pearson_r"
-    assert fused.reason.startswith("Kept.")
+    assert fused.reason.startswith("Earned its place on these patients.")
     assert not ensemble.earned
     assert ensemble.wanted_reached is None
     assert ensemble.gain.value < 0
-    assert ensemble.reason.startswith("Left out.")
+    assert ensemble.reason.startswith("Not shown to help")
 
 
 def test_skill_is_that_of_one_evaluation(study: Study) -> None:

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import shutil
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -14,6 +16,7 @@ from nigradat.errors import CalibrationError, CohortError, ConfigError
 from nigradat.evaluation.evaluate import evaluate
 from nigradat.evaluation.result import Evaluation
 from nigradat.evaluation.scoring import Resampling, skill
+from nigradat.evaluation.tables import result_tables
 from nigradat.io.pack import PackedCohort
 from nigradat.models.weights import load_model
 from nigradat.phantom import oracle_predict, read_truth, simulate
@@ -157,6 +160,22 @@ def test_another_cohort_is_taken_whole(run: Path, cohort: PackedCohort, tmp_path
         evaluate(run, other, trained_on=other)
 
 
+def test_calibration_patients_under_another_roof_are_marked(run: Path, cohort: PackedCohort, tmp_path: Path) -> None:
+    mine = shutil.copytree(run, tmp_path / "run")
+
+    def renamed(facts: dict[str, str]) -> None:
+        facts.update(participant_id=f"y-{facts['participant_id']}")
+
+    others = write_cohort(tmp_path / "others", 12, seed=7, change=renamed)
+    few = write_cohort(tmp_path / "few", 9, seed=7, change=renamed)  # the first nine of the others
+    calibrate(mine, few, level=0.8)
+    assert others.sha256 != few.sha256
+    found = evaluate(mine, others, level=0.8, resamples=100)
+    assert found.tested.seen.startswith("9 of these 12 visits are of patients who CALIBRATED the intervals")
+    assert "CALIBRATED" in found.summary()
+    assert evaluate(mine, few, level=0.8, resamples=100).tested.seen.startswith("These patients CALIBRATED")
+
+
 def test_patients_of_the_training_under_another_roof_are_refused(
     run: Path, cohort: PackedCohort, tmp_path: Path
 ) -> None:
@@ -227,6 +246,39 @@ def test_a_model_of_one_side_answers_for_one(cohort: PackedCohort, tmp_path: Pat
     assert set(traced.curves) == {Side.LEFT}
     assert traced.optimal is None
     assert set(done.model.intervals[0].coverage) == {Side.LEFT}
+
+
+def test_what_a_rule_promises_about_both_sides_and_about_thirds_is_held_against_it(run: Path, tmp_path: Path) -> None:
+    def new(name: str, patients: int, seed: int) -> PackedCohort:
+        def rename(fields: dict[str, Any]) -> None:
+            fields["participant_id"] = name + fields["participant_id"]
+
+        return write_cohort(tmp_path / name, patients, seed=seed, change=rename)
+
+    run = Path(shutil.copytree(run, tmp_path / "run"))
+    calibrate(run, new("c", 40, 5), level=0.6)
+    fresh = new("n", 60, 9)
+    for rule in ("joint", "mondrian"):
+        found = evaluate(run, fresh, level=0.6, rule=rule, resamples=100)
+        (made,) = found.model.intervals
+        inside = (made.lower <= found.subjects.truth) & (found.subjects.truth <= made.upper)
+        kept = {k.about: k for k in made.promises}
+        if rule == "joint":
+            (k,) = made.promises
+            assert k.about == "both sides together"
+            assert (k.coverage.covered, k.coverage.patients) == (inside.all(axis=1).sum(), 60)
+            assert k.expected == metrics.beta_binomial_range(k.calibrated_on, 60, 0.6, 0.999)
+        else:
+            for side in Side:
+                thirds = [k for about, k in kept.items() if about.startswith(side.value)]
+                assert sum(k.coverage.patients for k in thirds) == 60
+                assert sum(k.coverage.covered for k in thirds) == inside[:, side.index].sum()
+        table = next(t for t in result_tables([found]) if t.name == "promises")
+        assert len(table.rows) == len(made.promises)
+        for k in made.promises:
+            assert f"Covered, {k.about}: {k.coverage.covered} of {k.coverage.patients}" in found.summary()
+    (plain,) = evaluate(run, fresh, level=0.6, resamples=100).model.intervals
+    assert plain.promises == ()
 
 
 def test_visits_of_a_patient_count_once(tmp_path: Path) -> None:

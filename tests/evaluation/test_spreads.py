@@ -339,6 +339,17 @@ def test_what_cannot_be_judged_is_refused(arguments, error, words, runs, cohort,
         compare_spreads(run, tested, **{"level": LEVEL, "samples": 4, "resamples": RESAMPLES} | named)
 
 
+def test_the_same_images_cannot_calibrate_and_test(runs: dict[str, Path], tmp_path: Path) -> None:
+    tested, again = (
+        write_cohort(
+            tmp_path / name, 10, seed=8, change=lambda f, name=name: f.update(participant_id=name + f["participant_id"])
+        )
+        for name in ("y", "z")
+    )
+    with pytest.raises(CalibrationError, match=r"10 of the 10 visits for testing .* for calibration"):
+        compare_spreads(runs["run"], tested, calibrate_on=again, level=LEVEL, samples=4, resamples=RESAMPLES)
+
+
 def test_patients_that_a_run_beside_has_met_are_refused(
     runs: dict[str, Path], cohort: PackedCohort, tmp_path: Path
 ) -> None:

@@ -1,5 +1,7 @@
 """Our few lines of interval metrics and scores against the packages that others use."""
 
+from importlib import import_module
+
 import numpy as np
 import pytest
 from scipy import stats
@@ -11,7 +13,7 @@ pytestmark = pytest.mark.oracle
 
 
 def test_crps_equals_properscoring(predictions):
-    properscoring = pytest.importorskip("properscoring")
+    properscoring = import_module("properscoring")
     y, mean, sd = predictions
     np.testing.assert_allclose(iv.crps_gaussian(y, mean, sd), properscoring.crps_gaussian(y, mean, sd), rtol=1e-12)
     samples = mean[:, None] + sd[:, None] * np.random.default_rng(1).normal(size=(80, 100))
@@ -19,7 +21,7 @@ def test_crps_equals_properscoring(predictions):
 
 
 def test_scores_equal_uncertainty_toolbox(predictions):
-    rules = pytest.importorskip("uncertainty_toolbox.metrics_scoring_rule")
+    rules = import_module("uncertainty_toolbox.metrics_scoring_rule")
     y, mean, sd = predictions
     assert iv.crps_gaussian(y, mean, sd).mean() == pytest.approx(rules.crps_gaussian(mean, sd, y))
     # theirs is the mean over 99 central intervals of 1 to 99 %
@@ -33,7 +35,7 @@ def test_scores_equal_uncertainty_toolbox(predictions):
 
 
 def test_coverage_width_and_winkler_score_equal_mapie(predictions):
-    mapie = pytest.importorskip("mapie.metrics.regression")
+    mapie = import_module("mapie.metrics.regression")
     y, mean, sd = predictions
     lower, upper = mean - 1.3 * sd, mean + 1.3 * sd
     intervals = np.stack([lower, upper], axis=1)[:, :, None]
@@ -45,8 +47,8 @@ def test_coverage_width_and_winkler_score_equal_mapie(predictions):
 
 @pytest.mark.parametrize(("n", "level"), [(39, 0.95), (56, 0.95), (112, 0.9), (47, 0.8)])
 def test_split_conformal_half_width_equals_mapie(n, level):
-    regression = pytest.importorskip("mapie.regression")
-    linear = pytest.importorskip("sklearn.linear_model")
+    regression = import_module("mapie.regression")
+    linear = import_module("sklearn.linear_model")
     rng = np.random.default_rng(n)
     x = rng.uniform(0, 1, (200 + n, 1))
     y = 1 + 2 * x[:, 0] + rng.normal(0, 0.4, 200 + n)

@@ -173,7 +173,7 @@ def test_the_lists_have_as_many_items_as_the_published_ones() -> None:
 @pytest.mark.parametrize("make", [tripod_ai, claim])
 def test_no_table_is_referred_to_that_is_not_there(make: Any, study: Made) -> None:
     always = {"accuracy", "fits", "splits"}
-    more = {"binary", "contrast-tests", "variation", "ablation", "extensions"}
+    more = {"binary", "bland-altman", "contrast-tests", "variation", "ablation", "extensions"}
     bare, full = (set(re.findall(r"tables/([\w-]+)\.csv", make(study[0], names))) for names in (always, always | more))
     assert bare <= always
     assert bare < full <= always | more

@@ -93,6 +93,8 @@ def test_evaluate_takes_the_rule(cohort: PackedCohort, folds: list[Path], run: P
     without = evaluate(run, cohort, rule="cv+", resamples=200)
     assert any("--fold" in note for note in without.notes)
     calibrate_folds(run, folds, cohort, samples=DRAWS)
+    with pytest.raises(CalibrationError, match="cohort of its own folds"):
+        evaluate(run, cohort, rule="cv+", resamples=200)
     fresh = write_cohort(
         tmp_path / "fresh", 12, seed=8, change=lambda f: f.update(participant_id="new-" + f["participant_id"])
     )

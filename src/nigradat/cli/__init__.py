@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import errno
 import sys
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Final
@@ -11,7 +10,6 @@ if TYPE_CHECKING:
     from nigradat.errors import NigradatError
 
 DONE, REFUSED, INTERRUPTED = 0, 2, 130
-_NO_ROOM: Final = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG}
 _NO_MEMORY: Final = ("can't allocate memory", "out of memory")  # torch says it in a RuntimeError
 
 
@@ -55,7 +53,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 def as_user_error(fault: Exception) -> NigradatError | None:
     """What the user can act upon (our errors, a wrong command line, no memory, no room); None for a program fault."""
-    from nigradat.errors import ConfigError, NigradatError, OutputError
+    from nigradat.errors import NO_ROOM, ConfigError, NigradatError, OutputError
 
     if isinstance(fault, NigradatError):
         return fault
@@ -69,7 +67,7 @@ def as_user_error(fault: Exception) -> NigradatError | None:
             "the memory did not suffice",
             todo="Close other programs, or take a smaller --batch-size or narrower --widths",
         )
-    if isinstance(fault, OSError) and fault.errno in _NO_ROOM:
+    if isinstance(fault, OSError) and fault.errno in NO_ROOM:
         where = f" at {fault.filename}" if fault.filename else ""
         return OutputError(
             f"the disk did not take the result{where} ({fault.strerror})",

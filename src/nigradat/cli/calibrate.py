@@ -65,13 +65,17 @@ def run(
     print(f"{run}: mode {mode}, {patients} patients, level {level:g}")
     for described in rules:
         k = described["multiplier"]
-        shown = f" (k right {k['right']:.3f}, left {k['left']:.3f})" if isinstance(k, dict) else ""
+        answered = k.items() if isinstance(k, dict) else ()
+        listed = ", ".join(f"{side} {value:.3f}" for side, value in answered if value is not None)
+        shown = f" (k {listed})" if listed else ""
         print(f"  --rule {described['rule']}{shown}: {described['promise']}.")
     print(f"Next: nigradat fit-quality {run} {cohort}, so that predict can flag unusual pairs")
 
 
 def _described(calibration: Calibration, rule: Rule, level: float) -> dict[str, object]:
     """A rule's multiplier, where it is one a side, and its promise; or why there is none."""
+    import numpy as np
+
     from nigradat.anatomy import Side
     from nigradat.errors import CalibrationError
 
@@ -82,4 +86,5 @@ def _described(calibration: Calibration, rule: Rule, level: float) -> dict[str, 
     if rule == "mondrian":
         return {"rule": rule, "multiplier": None, "promise": promise}
     k = calibration.multiplier(level, rule)
-    return {"rule": rule, "multiplier": {side.value: k[side.index] for side in Side}, "promise": promise}
+    one_each = {side.value: None if np.isnan(k[side.index]) else float(k[side.index]) for side in Side}
+    return {"rule": rule, "multiplier": one_each, "promise": promise}

@@ -6,13 +6,14 @@ import sys
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, cast
+from typing import TYPE_CHECKING, Annotated, Any, cast
 
 import typer
 
 if TYPE_CHECKING:
     from nigradat.evaluation.table import Table
     from nigradat.io.nifti import AffineChoice
+    from nigradat.smwi.recipe import SmwiRecipe
     from nigradat.study.progress import Tally
 
 Model = Annotated[Path, typer.Option("--model", "-m", help="Folder of a trained or imported model.")]
@@ -50,7 +51,27 @@ Address = Annotated[
 Workers = Annotated[
     int | None, typer.Option("--workers", min=1, help="Fits at a time; default one a GPU, or one for two cores.")
 ]
+RetryFailed = Annotated[bool, typer.Option("--retry-failed", help="Try fits again that are recorded as failed.")]
+SbrMax = Annotated[
+    float | None, typer.Option("--sbr-max", help="SBR that the networks' output 1 stands for (6.84 in the paper).")
+]
 Device = Annotated[str, typer.Option("--device", help="Where to compute: auto, cpu or gpu.")]
+AnyBodyPart = Annotated[
+    bool, typer.Option("--any-body-part", help="Read the scan though its header names another part of the body.")
+]
+ThresholdPpm = Annotated[
+    float, typer.Option("--threshold-ppm", help="Susceptibility at which the weight of an SMWI reaches 0.")
+]
+Power = Annotated[float, typer.Option("--power", help="Power of the weight.")]
+Combine = Annotated[str, typer.Option("--combine", help="The echoes: rms (root mean square) or mean.")]
+Inversion = Annotated[
+    str | None,
+    typer.Option("--inversion", help="Field to susceptibility: tv (default; total variation) or tkd (quick)."),
+]
+Reference = Annotated[
+    str | None,
+    typer.Option("--reference", help="Susceptibility 0 is the mean over: mask (default), csf; or none."),
+]
 
 
 # -- Checks -------------------------------------------------------------------------------------------------------
@@ -74,6 +95,20 @@ def check_affine_choice(value: str) -> AffineChoice:
     from nigradat.io.nifti import AFFINE_CHOICES
 
     return cast("AffineChoice", check_choice("--affine", value, AFFINE_CHOICES))
+
+
+def smwi_recipe(
+    threshold_ppm: float, power: float, combine: str, inversion: str | None, reference: str | None
+) -> SmwiRecipe:
+    """The recipe that the options name. Raises :class:`~nigradat.errors.ConfigError`."""
+    from nigradat.smwi.recipe import COMBINATIONS, INVERSIONS, REFERENCES, SmwiRecipe
+
+    choices: dict[str, Any] = {"combination": check_choice("--combine", combine, COMBINATIONS)}
+    if inversion is not None:
+        choices["inversion"] = check_choice("--inversion", inversion, INVERSIONS)
+    if reference is not None:
+        choices["reference"] = check_choice("--reference", reference, REFERENCES)
+    return SmwiRecipe(chi_th_ppm=threshold_ppm, m=power, **choices)
 
 
 def check_device(value: str) -> str:

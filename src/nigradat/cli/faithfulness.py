@@ -41,7 +41,7 @@ def run(
     loaded = load_model(model)
     sample = read_patches(source, limit)
     masks = read_masks(source, sample.rows) if sample.is_phantom else None
-    with progress_bar("deleting and inserting", "pairs") as progress:
+    with progress_bar("deleting and inserting", "curves") as progress:
         found = faithfulness(
             loaded, sample.patches, masks, layer=layer, curves=curves, seed=seed, progress=progress if curves else None
         )

@@ -68,16 +68,19 @@ def run(
         allow_other_recipe=allow_other_recipe,
         abstain=policy,
     )
-    data = predictions_to_json(loaded, found)
+    data = predictions_to_json(loaded, found, level, width_rule)
     data["yield"]["policy"] = policy
     if as_json:
         print_json(data)
         return
+    interval = f"{'nominal ' if width_rule == 'nominal-cp' else ''}{100 * level:g} % interval"
     print_table(
         f"SBR by {loaded.title}",
-        ["patient", "right", f"{100 * level:g} % interval", "sd", "left", f"{100 * level:g} % interval", "sd"],
+        ["patient", "right", interval, "sd", "left", interval, "sd"],
         [[_name(p), *_cells(p["right"]), *_cells(p["left"])] for p in data["patients"]],
     )
+    if data["interval"] is not None and data["yield"]["answered"]:
+        print(f"{interval[0].upper()}{interval[1:]} ({width_rule}): {data['interval']['promise']}.")
     for remark in _remarks(data["patients"]):
         print(remark)
     if policy != NONE:

@@ -43,6 +43,7 @@ from nigradat.evaluation.predictions import FitRecord, Predictions
 from nigradat.evaluation.weighted import PAIR_SCORES, SCORES, Array, fit_scores
 from nigradat.metrics import (
     BinaryAgreement,
+    BlandAltman,
     CurvePoint,
     Estimate,
     PerSide,
@@ -53,6 +54,8 @@ from nigradat.metrics import (
     sharpness_cp_curve,
     wilson,
 )
+from nigradat.metrics.agreement import bland_altman_clustered
+from nigradat.metrics.binary import Auc, clustered_auc, delong_auc
 from nigradat.metrics.cases import check_level
 
 Mask = npt.NDArray[np.bool_]
@@ -77,7 +80,7 @@ class Proportion:
     low: float
     high: float
     level: float
-    method: Literal["wilson", "clopper-pearson", "bca", "percentile", "undefined"]
+    method: Literal["wilson", "clopper-pearson", "bca", "percentile", "delong", "undefined"]
     n_patients: int
     counted: tuple[int, int] | None = None
 
@@ -193,6 +196,7 @@ class MethodResult:
             leave out; summed over fits.
         spreads, intervals: by mode.
         binary: None without a threshold.
+        limits: Bland-Altman over both sides of each patient's first visit, one a fit; empty for a one-sided method.
     """
 
     method: str
@@ -208,6 +212,7 @@ class MethodResult:
     spreads: Mapping[str, SpreadResult]
     intervals: Mapping[str, IntervalResult]
     binary: BinaryResult | None
+    limits: tuple[BlandAltman, ...]
 
     @property
     def n_splits(self) -> int:
@@ -328,7 +333,7 @@ def compare(
     for record in sorted(scored, key=lambda r: r.split):
         groups.setdefault(_group_of(record.split), {}).setdefault(record.split, []).append(record)
     draws = _draws(groups, resamples, seed)
-    scoring = _Scoring(level, threshold, scale)
+    scoring = _Scoring(level, confidence, threshold, scale)
 
     tallies = {
         record.method: _Tally(record, np.zeros(draws.n_patients, dtype=np.bool_)) for record in reversed(ordered)
@@ -472,6 +477,7 @@ class _Scoring:
     """What every fit is asked for; see :func:`compare`."""
 
     level: float
+    confidence: float
     threshold: float | None
     scale: float
 
@@ -488,8 +494,16 @@ class _Scoring:
         y, p = answers.truth, answers.predicted
         answered = np.isfinite(p)
         first = np.unique(answers.patients, return_index=True)[1]
-        binary, curves = {}, {}
+        binary, areas, curves = {}, {}, {}
         if self.threshold is not None:
+            low, whole = y < self.threshold, answered.all(axis=1)
+            areas = {
+                side.value: delong_auc(low[answered[:, i], i], -p[answered[:, i], i], self.confidence)
+                for i, side in enumerate(Side)
+                if answered[:, i].any()
+            }
+            if whole.any():
+                areas["pooled"] = clustered_auc(low[whole], -p[whole], self.confidence)
             binary = {
                 side: binary_agreement(y[answered[:, i], i], p[answered[:, i], i], self.threshold)
                 for i, side in enumerate(Side)
@@ -509,6 +523,8 @@ class _Scoring:
         }
         not_positive = np.count_nonzero(answered & ((p <= 0) | (y <= 0)), axis=0)
         missing = np.count_nonzero(~answered, axis=0)
+        paired = first[answered[first].all(axis=1)]
+        limits = bland_altman_clustered(y[paired], p[paired], self.confidence) if len(paired) > 2 else None
         return _Counts(
             patients=len(first),
             visits=len(y),
@@ -518,6 +534,8 @@ class _Scoring:
             optimal=curves,
             covered=covered,
             binary=binary,
+            areas=areas,
+            limits=limits,
         )
 
 
@@ -533,6 +551,8 @@ class _Counts:
     optimal: Mapping[str, PerSide[CurvePoint]]
     covered: Mapping[str, Mapping[Side, int]]
     binary: Mapping[Side, BinaryAgreement]
+    areas: Mapping[str, Auc]
+    limits: BlandAltman | None
 
 
 # -- One split ----------------------------------------------------------------------------------------------------
@@ -655,6 +675,7 @@ class _Tally:
             binary=None
             if scoring.threshold is None or not self.counts
             else self._binary(scoring.threshold, means, estimate, confidence),
+            limits=tuple(c.limits for c in self.counts if c.limits is not None),
         )
 
     def _optimal(self, mode: str) -> PerSide[CurvePoint] | None:
@@ -696,6 +717,16 @@ class _Tally:
             right, left = (share(name, side, found) for side in Side)
             return PerSide(right, left, _proportion(found.average))
 
+        areas = breakdown(means, "auc", estimate)
+        if alone is not None:  # independent cases of one fit: the closed form needs no resamples
+            areas = replace(
+                areas,
+                **{
+                    name: Estimate(a.value, a.low, a.high, confidence, "delong", alone.patients, 0)
+                    for name, a in alone.areas.items()
+                    if math.isfinite(a.low) and getattr(areas, name) is not None
+                },
+            )
         prevalence = [[c.binary[side].prevalence for c in self.counts if side in c.binary] for side in Side]
         right, left = (float(np.mean(shares)) if shares else math.nan for shares in prevalence)
         return BinaryResult(
@@ -703,7 +734,7 @@ class _Tally:
             shares("accuracy"),
             shares("sensitivity"),
             shares("specificity"),
-            breakdown(means, "auc", estimate),
+            areas,
             (right, left),
         )
 

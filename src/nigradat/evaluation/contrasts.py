@@ -550,7 +550,10 @@ def _earned(contrast: Contrast) -> Earned:
         gain = replace(difference, value=-difference.value, low=-difference.high, high=-difference.low)
     earned = gain.low > 0
     reached = None if pair.wanted is None else bool(earned and gain.value >= pair.wanted)
-    reason = f"{'Kept' if earned else 'Left out'}. {contrast.verdict}"
+    answer = (
+        "Earned its place on these patients" if earned else "Not shown to help; its rows stand for the record alone"
+    )
+    reason = f"{answer}. {contrast.verdict}"
     if pair.wanted is not None:
         reason += (
             f" Asked for in advance: a gain of {pair.wanted:.3f} or more; {'reached' if reached else 'not reached'}."

@@ -6,7 +6,7 @@ import csv
 import os
 import platform
 from collections.abc import Callable, Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Final
 
@@ -14,17 +14,29 @@ import numpy as np
 import numpy.typing as npt
 
 from nigradat import __version__
+from nigradat.anatomy import Side
 from nigradat.baselines import BASELINES, fit_baselines, predict_baselines
 from nigradat.errors import CalibrationError, CohortError, ConfigError
-from nigradat.evaluation.result import Array, Evaluation, Intervals, Rows, Scored, Settings, Subjects, TestedOn, Trace
-from nigradat.evaluation.scoring import Resampling, compare, judge_intervals, score, skill, trace
+from nigradat.evaluation.result import (
+    Array,
+    Evaluation,
+    Intervals,
+    KeptPromise,
+    Rows,
+    Scored,
+    Settings,
+    Subjects,
+    TestedOn,
+    Trace,
+)
+from nigradat.evaluation.scoring import Resampling, compare, judge_intervals, keep_promise, score, skill, trace
 from nigradat.io.manifest import Participant
 from nigradat.io.pack import PackedCohort, load_cohort
 from nigradat.models.weights import LoadedModel, load_model
 from nigradat.phantom.oracle import TRUTH_FOLDER, Sides, oracle_predict, read_truth
-from nigradat.training.fit import LOG_NAME, SPLIT_NAME
+from nigradat.training.fit import LOG_NAME, SPLIT_NAME, known_again
 from nigradat.training.split import PARTS, Split
-from nigradat.uncertainty.calibration import Calibration, Rule, check_unseen, load_calibration
+from nigradat.uncertainty.calibration import THIRDS, Calibration, Rule, check_unseen, load_calibration
 from nigradat.uncertainty.cross_validation import CrossCalibration, load_cross_calibration
 from nigradat.uncertainty.mc_dropout import Draws, draw_predictions, has_spread, predict_sbr
 from nigradat.uncertainty.symmetric_mc import DEFAULT_MODE, Spread, SymmetricMode, symmetric_spread
@@ -86,7 +98,7 @@ def evaluate(
     Raises:
         CohortError: missing labels, an empty part, a split of another cohort, labels on another scale, or images
             of another SMWI recipe.
-        CalibrationError: another cohort with patients that trained or stopped the model.
+        CalibrationError: another cohort with patients that trained or stopped the model, or for ``cv+`` any fold's.
         ConfigError: an unknown subset, or a subset of another cohort.
         WeightsError: no finished model in ``run``.
 
@@ -104,9 +116,13 @@ def evaluate(
     scale = loaded.spec.sbr_max
 
     calibration = load_calibration(loaded)
-    if calibration is not None and not tested.own and calibration.cohort_sha256 == data.sha256:
-        tested = TestedOn(**{**vars(tested), "seen": f"{_SEEN['calibration']}: this is no test of their coverage"})
+    if calibration is not None and not tested.seen and (known := known_again(data, rows, calibration.met)):
+        some = f"{len(known)} of these {len(rows)} visits are of patients who CALIBRATED the intervals"
+        which = _SEEN["calibration"] if len(known) == len(rows) else some
+        tested = replace(tested, seen=f"{which}: this is no test of their coverage")
     cross = load_cross_calibration(loaded) if rule == "cv+" else None
+    if cross is not None:
+        _check_untouched(cross, data, rows)
     answer = _predict(loaded, data, rows, calibration, cross, level, progress)
     traces, intervals, notes = _uncertainty(loaded, calibration, cross, answer, subjects, level, rule, how)
     title = str(loaded.card.get("title", loaded.folder.name))
@@ -233,6 +249,22 @@ def check_scale(loaded: LoadedModel, data: PackedCohort, allowed: bool) -> None:
         )
 
 
+def _check_untouched(cross: CrossCalibration, data: PackedCohort, rows: Rows) -> None:
+    """Refuse patients that the folds know: each trains some of their models and calibrates another.
+
+    Raises:
+        CalibrationError: the cohort of the folds, or another with their patients.
+    """
+    if cross.cohort_sha256 == data.sha256:
+        raise CalibrationError(
+            "CV+ on the cohort of its own folds, whose patients trained or calibrated every interval",
+            "patients that no fold has met",
+            "Test on another cohort, or take the rule conformal",
+        )
+    for model in cross.models:
+        check_unseen(model, data, rows, "testing CV+")
+
+
 def _check_recipe(loaded: LoadedModel, data: PackedCohort, allowed: bool) -> None:
     """Refuse images that were made by another SMWI recipe. Raises :class:`~nigradat.errors.CohortError`."""
     if (odd := loaded.differs_in(data.smwi_recipe)) and not allowed:
@@ -348,6 +380,7 @@ def _uncertainty(
     if rule == "cv+" and (cross is None or answer.cv_plus is None):
         notes.append("No CV+ interval: the run has no folds. Run 'nigradat calibrate' with --fold.")
         return traces, [], notes
+    promises: tuple[KeptPromise, ...] = ()
     if cross is not None and answer.cv_plus is not None:
         lower, upper = answer.cv_plus
         name, k, promise, n = f"CV+, {cross.mode}", None, cross.promise(level), cross.patients
@@ -364,6 +397,7 @@ def _uncertainty(
         lower, upper = spread.interval(k)
         name, promise = f"{_RULE_TITLES[rule]}, {calibration.mode}", calibration.promise(level, rule)
         n = calibration.patients
+        promises = tuple(_promises(calibration, rule, spread.centre, (lower, upper), subjects, level, how))
     judged = judge_intervals(
         name,
         lower,
@@ -377,7 +411,35 @@ def _uncertainty(
         conformal=rule == "conformal",
         multiplier=k if k is not None and k.ndim == 1 else None,
     )
-    return traces, [judged], notes
+    return traces, [replace(judged, promises=promises)], notes
+
+
+def _promises(
+    calibration: Calibration,
+    rule: Rule,
+    centre: Array,
+    ends: tuple[Array, Array],
+    subjects: Subjects,
+    level: float,
+    how: Resampling,
+) -> Iterator[KeptPromise]:
+    """What the rule promises about more than each side by itself."""
+    inside = np.asarray((ends[0] <= subjects.truth) & (subjects.truth <= ends[1]))
+    made: list[tuple[str, npt.NDArray[np.bool_], npt.NDArray[np.bool_], int]] = []
+    if rule == "joint" and np.isfinite(ends[0]).all():
+        everybody = np.ones(len(inside), dtype=bool)
+        made.append(("both sides together", np.asarray(inside.all(axis=1)), everybody, calibration.patients))
+    if rule == "mondrian":
+        for side in Side:
+            cuts, scores = calibration.thirds(side)
+            third = np.searchsorted(cuts, centre[:, side.index], side="left")
+            for i, name in enumerate(THIRDS):
+                about = f"{side.value}, {name} third of the predictions"
+                made.append((about, inside[:, side.index], np.asarray(third == i), len(scores[i])))
+    for about, covered, among, patients in made:
+        kept = keep_promise(about, covered, subjects, how, level=level, calibrated_on=patients, among=among)
+        if kept is not None:
+            yield kept
 
 
 # -- What it is compared with -------------------------------------------------------------------------------------

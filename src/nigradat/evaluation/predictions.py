@@ -116,7 +116,8 @@ class FitRecord:
         split_sha256: identity of the split.
         train_patients, test_patients: how many.
         epochs, best_epoch: passes made, and the one that was kept (from 1); None for what has none.
-        seconds: of the training; None for what has none.
+        starts: how often it began: anew after each tower that died in its warm-up; None for what has none.
+        seconds: of the training, every start of it; None for what has none.
         parameters: trainable numbers.
         failed: why there are no predictions; empty where there are.
     """
@@ -132,6 +133,7 @@ class FitRecord:
     test_patients: int
     epochs: int | None = None
     best_epoch: int | None = None
+    starts: int | None = None
     seconds: float | None = None
     parameters: int | None = None
     failed: str = ""

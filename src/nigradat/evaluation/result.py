@@ -89,6 +89,23 @@ class Coverage:
         return self.covered / self.patients
 
 
+@dataclass(frozen=True)
+class KeptPromise:
+    """How a promise about more than each side by itself fared.
+
+    Attributes:
+        about: whom, in words.
+        coverage: of those patients.
+        calibrated_on: patients that the promise rests on.
+        expected: central 99.9 % range of the coverage of as many patients, for a valid interval.
+    """
+
+    about: str
+    coverage: Coverage
+    calibrated_on: int
+    expected: tuple[float, float]
+
+
 @dataclass(frozen=True, eq=False)
 class Intervals:
     """Intervals that were fixed before the tested patients were looked at, and how they fared.
@@ -104,6 +121,7 @@ class Intervals:
         multiplier: k, right and left; None for the oracle.
         promise: in words.
         scores: ``mpiw`` (full width), ``sharpness`` and ``interval_score``, means over visits.
+        promises: both sides together for ``joint``, thirds of the predictions for ``mondrian``; else none.
     """
 
     title: str
@@ -116,6 +134,7 @@ class Intervals:
     multiplier: tuple[float, float] | None
     promise: str
     scores: Estimates
+    promises: tuple[KeptPromise, ...] = ()
 
 
 @dataclass(frozen=True, eq=False)

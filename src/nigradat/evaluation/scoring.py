@@ -11,7 +11,18 @@ import numpy.typing as npt
 
 from nigradat.anatomy import Side
 from nigradat.evaluation import weighted
-from nigradat.evaluation.result import Array, Coverage, Estimates, Intervals, Role, Rows, Scored, Subjects, Trace
+from nigradat.evaluation.result import (
+    Array,
+    Coverage,
+    Estimates,
+    Intervals,
+    KeptPromise,
+    Role,
+    Rows,
+    Scored,
+    Subjects,
+    Trace,
+)
 from nigradat.evaluation.weighted import Weighted
 from nigradat.metrics import (
     Estimate,
@@ -24,6 +35,7 @@ from nigradat.metrics import (
     sharpness_cp_curve,
 )
 
+Mask = npt.NDArray[np.bool_]
 CONFIDENCE: Final = 0.95
 CENTRAL: Final = 0.999  # of the range that the coverage of a valid interval is compared with
 COMPARED: Final = ("pearson_r", "rmse", "mae")
@@ -166,6 +178,28 @@ def judge_intervals(
     k = None if multiplier is None else (float(multiplier[0]), float(multiplier[1]))
     scores = how.of_sides(parts, subjects.patient_of_visit)
     return Intervals(title, level, lower, upper, coverage, expected, calibrated_on, k, promise, scores)
+
+
+def keep_promise(
+    about: str, covered: Mask, subjects: Subjects, how: Resampling, *, level: float, calibrated_on: int, among: Mask
+) -> KeptPromise | None:
+    """How often a promise was kept; None where nobody tested is concerned.
+
+    Args:
+        about: whom it concerns, in words.
+        covered: ``(n,)``, whether it was kept for a visit.
+        subjects: who was predicted; the first visit of each patient counts.
+        how: confidence.
+        level: promised.
+        calibrated_on: patients that it rests on.
+        among: ``(n,)``, whom it concerns.
+    """
+    seen = covered[subjects.first_visits][among[subjects.first_visits]]
+    if len(seen) == 0:
+        return None
+    k, n = int(np.count_nonzero(seen)), len(seen)
+    expected = beta_binomial_range(calibrated_on, n, level, CENTRAL)
+    return KeptPromise(about, Coverage(k, n, *clopper_pearson(k, n, how.confidence)), calibrated_on, expected)
 
 
 def compare(

@@ -25,7 +25,7 @@ from typing import Any, Final
 
 import numpy as np
 
-from nigradat.errors import CohortError, ConfigError
+from nigradat.errors import CalibrationError, CohortError, ConfigError
 from nigradat.evaluation.evaluate import check_scale as check_scale
 from nigradat.evaluation.evaluate import own_split as own_split
 from nigradat.evaluation.groups import Grouping, groupings, phantom_conditions
@@ -39,7 +39,8 @@ from nigradat.metrics import (
 )
 from nigradat.models.weights import LoadedModel, load_model
 from nigradat.phantom.oracle import TRUTH_FOLDER, Sides, oracle_predict, read_truth
-from nigradat.uncertainty.calibration import calibration_rows, check_unseen
+from nigradat.training.fit import known_again
+from nigradat.uncertainty.calibration import calibration_rows, check_unseen, who
 from nigradat.uncertainty.mc_dropout import Draws, draw_predictions
 from nigradat.uncertainty.symmetric_mc import (
     DEFAULT_MODE,
@@ -279,7 +280,17 @@ def _check_patients(models: Sequence[LoadedModel], parts: Sequence[_Part], level
         for model in models:
             check_scale(model, data, other_scale)
             check_unseen(model, data, rows, purpose)
-    conformal_quantile(np.zeros(len(parts[1].rows)), level)  # raises where they are too few, naming the number needed
+    tested, calibration = parts
+    if known := known_again(tested.data, tested.rows, who(calibration.data, calibration.rows)):
+        raise CalibrationError(
+            f"{len(known)} of the {len(tested.rows)} visits for testing belong to patients for calibration "
+            f"({', '.join(known[:5])})",
+            "patients that did not calibrate the intervals",
+            "Take them out of one of the two cohorts",
+        )
+    conformal_quantile(
+        np.zeros(len(calibration.rows)), level
+    )  # raises where they are too few, naming the number needed
 
 
 # -- What the models answer ---------------------------------------------------------------------------------------

@@ -88,6 +88,12 @@ def summary(evaluation: Evaluation) -> str:
             for side, c in intervals.coverage.items()
         )
         lines += ["", f"{100 * intervals.level:g} % intervals cover: {shares}", f"Promise: {intervals.promise}"]
+        for kept in intervals.promises:
+            c, (low, high) = kept.coverage, kept.expected
+            lines.append(
+                f"Covered, {kept.about}: {c.covered} of {c.patients} ({100 * c.share:.1f} %; "
+                f"a valid one {100 * low:.1f} to {100 * high:.1f} %)"
+            )
     return "\n".join([*lines, *(f"Note: {note}" for note in evaluation.notes)])
 
 
@@ -165,6 +171,9 @@ def _interval_numbers(prefix: str, found: Intervals) -> dict[str, dict[str, floa
         out[f"{prefix}/coverage/{side.value}"] = {"value": c.share, "low": c.low, "high": c.high}
         if found.multiplier is not None:
             out[f"{prefix}/multiplier/{side.value}"] = {"value": found.multiplier[side.index]}
+    for kept in found.promises:
+        c = kept.coverage
+        out[f"{prefix}/promised/{kept.about}"] = {"value": c.share, "low": c.low, "high": c.high}
     if found.expected is not None:
         out[f"{prefix}/coverage_range"] = {"value": found.level, "low": found.expected[0], "high": found.expected[1]}
     return out

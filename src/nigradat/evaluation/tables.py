@@ -183,6 +183,9 @@ def skill_table(evaluations: Sequence[Evaluation]) -> Table:
     )
 
 
+AGREEMENT_COLUMNS: Final = tuple(Column(name) for name in ("Bias", "SD", "Lower limit", "Upper limit", "Slope"))
+
+
 def agreement_table(evaluations: Sequence[Evaluation]) -> Table:
     """Bland-Altman per side and for both, with intervals of bias, limits and slope."""
     rows = []
@@ -190,14 +193,13 @@ def agreement_table(evaluations: Sequence[Evaluation]) -> Table:
         if method.role == "baseline" or method.name == "oracle-pair":
             continue
         for name, found in _agreement(evaluations[0], method):
-            rows.append(Row(f"{method.title}, {name}", _agreement_cells(found), method.role))
-    names = ("Bias", "SD", "Lower limit", "Upper limit", "Slope")
+            rows.append(Row(f"{method.title}, {name}", agreement_cells(found), method.role))
     return _table(
         evaluations,
         "agreement",
         "Bland-Altman: predicted less true SBR",
         "Method, side",
-        tuple(Column(name) for name in names),
+        AGREEMENT_COLUMNS,
         tuple(rows),
         (
             "95 % limits of agreement, bias \N{MINUS SIGN} and + 1.96 SD, with 95 % intervals of Student's t; "
@@ -220,7 +222,9 @@ def _agreement(evaluation: Evaluation, method: Scored) -> Iterator[tuple[str, Bl
         yield "both", bland_altman_clustered(truth, predicted)
 
 
-def _agreement_cells(found: BlandAltman) -> tuple[Cell, ...]:
+def agreement_cells(found: BlandAltman) -> tuple[Cell, ...]:
+    """Bias, SD, both limits and the slope, with the intervals that they have."""
+
     def cell(value: float, ends: tuple[float, float]) -> Cell:
         return Cell(value, *ends, signed=True)
 
@@ -307,6 +311,42 @@ def interval_table(evaluations: Sequence[Evaluation]) -> Table:
             "finite (beta-binomial). Widths are not clipped at 0. Interval score: smaller is better.",
             *promises,
         ),
+    )
+
+
+def promise_table(evaluations: Sequence[Evaluation]) -> Table:
+    """What a rule promised about more than each side by itself, and whether it held."""
+    rows = tuple(
+        Row(
+            f"{method.title}: {intervals.title}",
+            (
+                Cell(kept.about),
+                Cell(kept.calibrated_on, digits=0),
+                Cell(kept.coverage.patients, digits=0),
+                Cell(kept.coverage.share, kept.coverage.low, kept.coverage.high),
+                Cell(f"{kept.expected[0]:.3f} to {kept.expected[1]:.3f}"),
+            ),
+            method.role,
+        )
+        for method in methods(evaluations)
+        for intervals in method.intervals
+        for kept in intervals.promises
+    )
+    level = 100 * evaluations[0].settings.confidence
+    return _table(
+        evaluations,
+        "promises",
+        "What was promised beyond each side by itself",
+        "Intervals",
+        (
+            Column("Promise about"),
+            Column("Calibrated on"),
+            Column("Patients"),
+            Column("Coverage"),
+            Column(f"Range for a valid one ({100 * CENTRAL:g} %)"),
+        ),
+        rows,
+        (f"Coverage with exact binomial {level:g} % intervals (Clopper-Pearson), one visit a patient.",),
     )
 
 
@@ -499,6 +539,7 @@ def result_tables(evaluations: Sequence[Evaluation]) -> tuple[Table, ...]:
         agreement_table,
         uncertainty_table,
         interval_table,
+        promise_table,
         cohort_table,
     )
     made = (*(make(evaluations) for make in makers), published_accuracy_table(), published_uncertainty_table())

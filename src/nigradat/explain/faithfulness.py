@@ -118,7 +118,7 @@ def faithfulness(
         layer: as for :func:`~nigradat.explain.hirescam.hirescam`; ``voxels`` or ``tokens`` for gradient maps.
         curves: also follow deletion and insertion (some 50 predictions a pair).
         seed: of the random weights and of the random order.
-        progress: called with (pairs done, pairs in all) of the slower part.
+        progress: called with (curves done, curves in all) of the slower part, three a pair.
 
     Raises:
         ConfigError: a layer that the model does not have, or masks of another shape.

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import warnings
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Final
 
 import numpy as np
 import numpy.typing as npt
 
+from nigradat.anatomy import Side
 from nigradat.evaluation.figures import METHOD_STYLE, new_figure, styled
 from nigradat.evaluation.table import Cell, Column, Row, Table
 from nigradat.explain.faithfulness import BLUR_MM, DILATION_MM, FRACTIONS, POINTING_MM, Curves, Faithfulness
@@ -45,16 +46,26 @@ def faithfulness_table(found: Faithfulness, label: str, seed: int = 0) -> Table:
         (Column("this model"), Column("random weights"), Column("chance")),
         tuple(rows),
         (
-            f"Mean over {n} pair{'s' if n > 1 else ''} and both sides"
+            f"Mean over {n} pair{'s' if n > 1 else ''}{_sides(found)}"
             + (", with the 95 % bootstrap interval over pairs." if n > 4 else ": an illustration."),
             "Chance: the same mass in every cell; any cell; voxels in the order of shuffled cells.",
-            f"Deletion and insertion: voxels in the order of the map go into, or come out of, a blur of {BLUR_MM:g} "
-            "mm; area under the change of the SBR, 1 being the change of the whole blur.",
+            *([] if None in curves else [_CURVES]),
             f"The map and the last layer's bias add up to the prediction within {found.residual:.2g} SBR.",
             "The nigra is that of each pair." if found.own_masks else "The nigra is that of the average phantom.",
         ),
         label,
     )
+
+
+def _sides(found: Faithfulness) -> str:
+    answered = [side.value for side in Side if not np.isnan(found.trained.mass[:, side.index]).all()]
+    return " and both sides" if len(answered) == 2 else f", {answered[0]} side"
+
+
+_CURVES: Final = (
+    f"Deletion and insertion: voxels in the order of the map go into, or come out of, a blur of {BLUR_MM:g} mm; area "
+    "under the change of the SBR, 1 being the change of the whole blur."
+)
 
 
 def faithfulness_figure(found: Faithfulness, label: str) -> Figure | None:

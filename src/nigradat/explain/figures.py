@@ -216,7 +216,8 @@ def average_figure(found: AverageMaps, average: AverageMap, where: str, label: s
         label: what the data are; empty for patients.
     """
     with styled():
-        caption = _caption(label, "Right sides are mirrored to look like left ones")
+        one_side = np.isnan(found.baseline).any()
+        caption = _caption(label, "" if one_side else "Right sides are mirrored to look like left ones")
         figure = _new_figure(3, f"Average map by SBR: HiResCAM, {where}", caption)
         panels = figure.subplots(3, 3)
         limit = _limit(list(average.cells))

@@ -34,7 +34,8 @@ class Estimate:
         value: the statistic of the patients as they are.
         low, high: ends of the interval; nan where it is undefined.
         level: confidence level.
-        method: ``bca``; ``percentile`` where the acceleration or bias correction is degenerate (a jackknife
+        method: ``bca``; ``delong`` for an area under the ROC curve whose standard error has a closed form;
+            ``percentile`` where the acceleration or bias correction is degenerate (a jackknife
             without variance, or all resamples on one side of the value); ``undefined`` where the value is not
             finite or fewer than half of the resamples have one.
         n_patients, resamples: what it rests on.
@@ -45,7 +46,7 @@ class Estimate:
     low: float
     high: float
     level: float
-    method: Literal["bca", "percentile", "undefined"]
+    method: Literal["bca", "percentile", "delong", "undefined"]
     n_patients: int
     resamples: int
     undefined: int = 0

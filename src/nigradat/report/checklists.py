@@ -270,6 +270,10 @@ def _data_sharing(facts: StudyFacts) -> Answer:
 _LIMITS: Final = Answer("A start is in report.html, Limitations.", "limitations of this cohort and its labels")
 _FLOW: Final = Answer("Numbers of patients by part and split: tables/splits.csv.", "who was approached and left out")
 _DETECTABLE: Final = " The smallest differences that could be detected are in tables/contrast-tests.csv."
+_BY_GROUP: Final = (
+    "`nigradat intervals FIT COHORT OUT` gives coverage and error by age, sex, thirds of the SBR, asymmetry and image "
+    "quality."
+)
 _NO_EXTERNAL: Final = "None: training and test patients are of one cohort and differ only by chance."
 
 
@@ -322,7 +326,7 @@ def _tripod_answers(facts: StudyFacts, tables: Collection[str]) -> dict[str, Ans
             "The outcome is continuous; splits are stratified by the patients' mean SBR."
             + where("binary", " Prevalence of low uptake is in the report, below the table of low uptake.")
         ),
-        "14": Answer("Not assessed by the program.", "performance by age, sex and other groups that matter"),
+        "14": Answer(f"Not in the study's own tables. {_BY_GROUP}", "performance by the groups that matter"),
         "15": Answer(
             "The SBR of both sides with intervals calibrated on patients kept for that alone."
             + where("binary", f" Low uptake: SBR below {facts.plan.get('threshold')}.")
@@ -336,7 +340,7 @@ def _tripod_answers(facts: StudyFacts, tables: Collection[str]) -> dict[str, Ans
         "20c": Answer("Splits are stratified by mean SBR.", "" if facts.label else "comparison of the parts"),
         "21": Answer(parts_sentence(facts)),
         "22": Answer("Weights (safetensors) with a card, their SHA-256 and the resolved configuration lie in fits/."),
-        "23a": Answer("tables/accuracy.csv, intervals over patients; no subgroups.", "key subgroups"),
+        "23a": Answer(f"tables/accuracy.csv, intervals over patients. Subgroups: {_BY_GROUP}", "key subgroups"),
         "23b": Answer(where("variation", "SD between fits (seeds, splits): tables/variation.csv."), "other clusters"),
         "24": Answer("None."),
         "26": _LIMITS,
@@ -417,8 +421,8 @@ def _claim_answers(facts: StudyFacts, tables: Collection[str]) -> dict[str, Answ
             "patients."
         ),
         "37": Answer(
-            f"Fits that failed: {len(facts.failed)} (reasons in tables/fits.csv). Bland-Altman figures "
-            "show the cases far off.",
+            f"Fits that failed: {len(facts.failed)} (reasons in tables/fits.csv). Bland-Altman figures"
+            f"{where('bland-altman', ' and tables/bland-altman.csv')} show how far off single cases are.",
             "what the cases far off have in common",
         ),
         "38": _LIMITS,

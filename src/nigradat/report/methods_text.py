@@ -24,6 +24,7 @@ from nigradat.evaluation.summary import PHANTOM_WARNING, phantom_phrase
 from nigradat.io.pack import PHANTOM
 from nigradat.models.registry import get_method
 from nigradat.models.weights import CARD_NAME, INTENDED_USE
+from nigradat.training.config import make_config
 from nigradat.training.fit import CONFIG_NAME
 
 BY_AUTHORS: Final = "To be filled by the authors"
@@ -39,10 +40,11 @@ class StudyFacts:
         plan: the resolved plan, as in ``study.json``.
         records: every fit, baseline, derived predictor and oracle.
         cohort: the plan's word on the cohort: ``sha256``, ``patients``, ``visits``, ``kind``, ``preset``, ``seed``.
-        sbr_scale: tracers, devices, programs, smallest and largest label; empty where no card says it.
+        sbr_scale: tracers, devices, programs, smallest and largest label of all fits; empty where no card says it.
         configs: by method: the resolved training configuration of its first fit that ended.
         cards: by method: the model card of that fit.
-        versions: of the packages that computed.
+        hardware: where the fits were trained, each machine once.
+        versions: of the packages that computed; of torch all that trained.
     """
 
     plan: Mapping[str, Any]
@@ -51,6 +53,7 @@ class StudyFacts:
     sbr_scale: Mapping[str, Any]
     configs: Mapping[str, Mapping[str, Any]]
     cards: Mapping[str, Mapping[str, Any]]
+    hardware: tuple[str, ...]
     versions: Mapping[str, str]
 
     @property
@@ -119,14 +122,41 @@ def gather_facts(records: Sequence[FitRecord], plan: Mapping[str, Any]) -> Study
     """
     configs: dict[str, Mapping[str, Any]] = {}
     cards: dict[str, Mapping[str, Any]] = {}
+    hardware: dict[str, None] = {}
+    scales: list[Mapping[str, Any]] = []
+    torch: dict[str, None] = {}
     for record in records:
-        if record.role != "model" or record.failed or record.folder is None or record.method in cards:
+        if record.role != "model" or record.failed or record.folder is None:
             continue
-        if card := _read(record.folder / CARD_NAME):
+        card = _read(record.folder / CARD_NAME)
+        if not card:
+            continue
+        hardware[_hardware(card)] = None
+        scales += [card["sbr_scale"]] if card.get("sbr_scale") else []
+        torch |= {str(card["torch"]): None} if card.get("torch") else {}
+        if record.method not in cards:
             cards[record.method] = card
             configs[record.method] = _read(record.folder / CONFIG_NAME).get("config", card.get("config", {}))
-    scale: Mapping[str, Any] = next((card["sbr_scale"] for card in cards.values() if card.get("sbr_scale")), {})
-    return StudyFacts(plan, tuple(records), plan.get("cohort", {}), scale, configs, cards, _versions(configs, plan))
+    versions = _versions(configs, plan)
+    if torch:
+        versions["torch"] = joined(torch)
+    return StudyFacts(
+        plan, tuple(records), plan.get("cohort", {}), _all_scales(scales), configs, cards, tuple(hardware), versions
+    )
+
+
+def _all_scales(scales: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
+    """What the fits' cards say of their labels, together: draws have patients of their own."""
+    found: dict[str, Any] = {}
+    for scale in scales:
+        for name, value in scale.items():
+            if isinstance(value, list):
+                found[name] = list(dict.fromkeys((*found.get(name, ()), *value)))
+            elif name in ("min", "max"):
+                found[name] = value if name not in found else (min if name == "min" else max)(found[name], value)
+            else:
+                found.setdefault(name, value)
+    return found
 
 
 def _read(path: Path) -> dict[str, Any]:
@@ -207,6 +237,9 @@ REFERENCES: Final[Mapping[str, str]] = {
     "22(158), 209-212. doi:10.1080/01621459.1927.10502953",
     "bland": "Bland JM, Altman DG. Statistical methods for assessing agreement between two methods of clinical "
     "measurement. Lancet 1986, 327(8476), 307-310. doi:10.1016/S0140-6736(86)90837-8",
+    "delong": "DeLong ER, DeLong DM, Clarke-Pearson DL. Comparing the areas under two or more correlated receiver "
+    "operating characteristic curves: a nonparametric approach. Biometrics 1988; 44: 837-845.",
+    "obuchowski": "Obuchowski NA. Nonparametric analysis of clustered ROC curve data. Biometrics 1997; 53: 567-578.",
     "bland2007": "Bland JM, Altman DG. Agreement between methods of measurement with multiple observations per "
     "individual. J Biopharm Stat 2007, 17(4), 571-582. doi:10.1080/10543400701329422",
     "lin": "Lin LI. A concordance correlation coefficient to evaluate reproducibility. Biometrics 1989, 45(1), "
@@ -296,11 +329,14 @@ def cohort_command(facts: StudyFacts) -> str:
 
 
 def study_command(facts: StudyFacts) -> str:
-    """The command of the study itself; changes of the recipe lie in ``study.json``."""
+    """The command of the study itself."""
     plan = facts.plan
     said = [f"nigradat study cohort study --scale {plan.get('scale')} --methods {','.join(plan.get('methods', ()))}"]
     options = ("design", "splits", "seeds", "fresh", "level", "threshold", "seed")
-    said += [f"--{name} {plan[name]}" for name in options if plan.get(name)]
+    said += [f"--{name} {plan[name]}" for name in options if plan.get(name) or (name, plan.get(name)) == ("seed", 0)]
+    recipe, usual = plan.get("recipe", {}), make_config().to_json()
+    changed = [key for key in ("epochs", "sbr_max") if recipe.get(key, usual[key]) != usual[key]]
+    said += [f"--{key.replace('_', '-')} {recipe[key]:g}" for key in changed]
     if plan.get("disease"):
         said.append(f"--disease {shlex.quote(','.join(plan['disease']))}")
     return " ".join(said)
@@ -379,6 +415,11 @@ def _design_text(facts: StudyFacts) -> str:
     if seeds:
         listed = ", ".join(map(str, seeds)) if len(seeds) <= 12 else f"{seeds[0]} to {seeds[-1]}"
         text.append(f"{count(fits, 'network')} {'was' if fits == 1 else 'were'} trained (training seeds {listed}).")
+    if anew := sum((r.starts or 1) > 1 for r in facts.ended if r.role == "model"):
+        text.append(
+            f"{count(anew, 'training')} began anew from other weights, because most features of a tower were the same "
+            "for every patch at the end of the warm-up; tables/fits.csv says which."
+        )
     if failed:
         text.append(f"{count(failed, 'fit')} failed; the reason is in tables/fits.csv.")
     return " ".join(text)
@@ -510,10 +551,13 @@ def _augmentation_text(facts: StudyFacts) -> str:
     a = _common(facts.configs, "augmentation")
     if not a:
         return ""
+    epochs = a.get("ramp_epochs")
+    ramp = f", all of it growing to its full size over the first {epochs} epochs" if epochs else ""
     return (
         f"Training patches were moved with probability {a.get('probability')}: shifts up to {a.get('shift_voxels')} "
         f"voxels in plane and {a.get('shift_slices')} slices, rotations up to {a.get('rotation_deg')} degrees, zoom up "
-        f"to {a.get('scale')}, and noise up to {a.get('noise')} of the mean; all methods alike."
+        f"to {a.get('scale')}; noise up to {a.get('noise')} of the mean and a linear change of intensity up to "
+        f"{a.get('gain')} towards each border were added{ramp}; all methods alike."
     )
 
 
@@ -606,7 +650,9 @@ def _statistics_text(facts: StudyFacts, comparison: Comparison) -> str:
     if any(m.binary for m in scored):
         text.append(
             f"Low uptake is an SBR below {s.threshold:g}; proportions of a single fit have Wilson's intervals "
-            "[@wilson]; those of several fits, and areas under the ROC curve, have intervals from resampled patients."
+            "[@wilson], "
+            "its areas under the ROC curve DeLong's, with a patient's sides as one cluster where both are pooled "
+            "[@delong,obuchowski]; those of several fits have intervals from resampled patients."
         )
     if comparison.contrasts:
         text += _contrasts_text(comparison)
@@ -637,7 +683,7 @@ def _contrasts_text(comparison: Comparison) -> Iterator[str]:
 def _software_text(facts: StudyFacts) -> str:
     versions = ", ".join(f"{name} {version}" for name, version in facts.versions.items())
     cited = " [@torch,lightning]" if "pytorch-lightning" in facts.versions and facts.configs else ""
-    hardware = joined(dict.fromkeys(_hardware(card) for card in facts.cards.values()))
+    hardware = joined(facts.hardware)
     where = f" Networks were trained on: {hardware}." if hardware else ""
     commands = [command for command in (cohort_command(facts), study_command(facts)) if command]
     made = joined(f"`{command}`" for command in commands)

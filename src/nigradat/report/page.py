@@ -340,7 +340,7 @@ def _sections(
         "Intervals",
         paragraphs=_about_intervals(evaluations),
         drawings=drawn("sharpness-cp"),
-        tables=tables("intervals", "uncertainty"),
+        tables=tables("intervals", "promises", "uncertainty"),
     )
     yield Section("cohort", "Cohort", tables=tables("cohort"))
     yield Section("training", "Training", drawings=drawn("training"))

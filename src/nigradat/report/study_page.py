@@ -20,19 +20,14 @@ import numpy as np
 from nigradat import __version__
 from nigradat.anatomy import Side
 from nigradat.evaluation import figures, published
-from nigradat.evaluation.comparison import Comparison, MethodResult, compare
+from nigradat.evaluation.comparison import Comparison, MethodResult
 from nigradat.evaluation.contrasts import FAMILY, Contrast, Pair
 from nigradat.evaluation.latex import to_latex
 from nigradat.evaluation.predictions import FitRecord, Predictions
-from nigradat.evaluation.study_tables import (
-    LATE_MEANS,
-    PRIMARY_NAMES,
-    TimingRow,
-    contrast_title,
-    is_late,
-    mode_title,
-    study_tables,
-)
+from nigradat.evaluation.study_tables import study_tables
+from nigradat.evaluation.study_tables.contrasts import PRIMARY_NAMES, contrast_title
+from nigradat.evaluation.study_tables.fits import LATE_MEANS, TimingRow, is_late
+from nigradat.evaluation.study_tables.parts import mode_title
 from nigradat.evaluation.summary import PHANTOM_WARNING
 from nigradat.evaluation.table import Cell, Table
 from nigradat.io.files import to_json, write_text
@@ -66,49 +61,6 @@ MAIN: Final = ("vgg-small", "sym-vgg-plus", "fused")  # whose single predictions
 CURVES: Final = (("vgg-small", "mc"), ("sym-vgg-plus", "mc"), ("sym-vgg-plus", "s1"))  # the rows of the paper's table
 
 
-def write_study(
-    folder: str | os.PathLike[str],
-    records: Sequence[FitRecord],
-    plan: Mapping[str, Any],
-    timing: Sequence[TimingRow] = (),
-    *,
-    resamples: int = 2000,
-    seed: int = 0,
-) -> Path:
-    """Compare what a study's fits predict, and write everything that a reader needs into its folder.
-
-    ``tables/*.csv`` and ``*.tex``, ``figures/*.svg``, ``methods.md``, ``checklists/tripod-ai.md`` and ``claim.md``,
-    ``report.json`` (what was written) and, last, ``report.html``, one file that opens offline.
-
-    Args:
-        folder: of the study.
-        records: every fit, baseline, derived predictor and oracle; failed ones included.
-        plan: the content of ``study.json``; ``level``, ``threshold``, the cohort's facts and ``sbr_max`` are used.
-        timing: rows of computation time; empty for none.
-        resamples, seed: of the bootstrap over patients.
-
-    Returns:
-        The path of ``report.html``.
-
-    Raises:
-        CohortError: no predictions at all, or damaged ones.
-        OutputError: the disk does not take the result.
-        MissingExtraError: matplotlib or Jinja2 is not installed (extra ``report``).
-
-    Example:
-        >>> write_study("study", records("study"), json.loads(Path("study/study.json").read_text()))  # doctest: +SKIP
-    """
-    comparison = compare(
-        records,
-        level=float(plan.get("level", 0.95)),
-        threshold=plan.get("threshold"),
-        scale=sbr_scale(plan),
-        resamples=resamples,
-        seed=seed,
-    )
-    return write_comparison(folder, comparison, records, plan, timing)
-
-
 def write_comparison(
     folder: str | os.PathLike[str],
     comparison: Comparison,
@@ -116,10 +68,24 @@ def write_comparison(
     plan: Mapping[str, Any],
     timing: Sequence[TimingRow] = (),
 ) -> Path:
-    """:func:`write_study` for a comparison that is made already.
+    """Write everything that a study's reader needs into its folder.
+
+    ``tables/*.csv`` and ``*.tex``, ``figures/*.svg``, ``methods.md``, ``checklists/tripod-ai.md`` and ``claim.md``,
+    ``report.json`` (what was written) and, last, ``report.html``, one file that opens offline.
+
+    Args:
+        folder: of the study.
+        comparison: of the records.
+        records: every fit, baseline, derived predictor and oracle; failed ones included.
+        plan: the content of ``study.json``.
+        timing: rows of computation time; empty for none.
+
+    Returns:
+        The path of ``report.html``.
 
     Raises:
-        CohortError, OutputError, MissingExtraError: as there.
+        OutputError: the disk does not take the result.
+        MissingExtraError: matplotlib or Jinja2 is not installed (extra ``report``).
     """
     out, facts = Path(folder), gather_facts(records, plan)
     readings = read_readings(StudyFolder(out), comparison.splits)
@@ -487,7 +453,12 @@ def _sections(
         "Low uptake, and earlier works",
         tables=tables("binary", "previous", "readings", "published-agreement"),
     )
-    yield Section("agreement", "Single predictions", drawings=drawn("scatter", "bland-altman"))
+    yield Section(
+        "agreement",
+        "Single predictions",
+        drawings=drawn("scatter", "bland-altman"),
+        more=folded("bland-altman"),
+    )
     yield Section("training", "Training", drawings=drawn("convergence"), tables=tables("time"), more=folded("fits"))
     yield Section("splits", "Splits", tables=tables("splits"))
     commands = "\n".join(command for command in (cohort_command(facts), study_command(facts)) if command)

@@ -31,7 +31,7 @@ from nigradat.io.pack import PackedCohort, load_cohort, verify
 from nigradat.metrics.conformal import conformal_quantile, conformal_rank, patients_needed
 from nigradat.metrics.intervals import k_at_cp, sharpness_cp_curve
 from nigradat.models.weights import LoadedModel, load_model
-from nigradat.training.fit import SPLIT_NAME, fingerprints, name_hash
+from nigradat.training.fit import SPLIT_NAME, fingerprints, identities, name_hash
 from nigradat.training.split import Split
 from nigradat.uncertainty.mc_dropout import Draws, draw_predictions
 from nigradat.uncertainty.symmetric_mc import (
@@ -70,6 +70,7 @@ class Calibration:
         centres: what the scores are distances from, ``(2, n)`` SBR, in the same order of patients.
         patients: how many patients calibrated.
         cohort_sha256, weights_sha256: what this belongs to.
+        met: by what the patients are known again (:func:`nigradat.training.fit.identities`): they are no test.
         fusion: numbers of ``s7`` or None.
     """
 
@@ -81,6 +82,7 @@ class Calibration:
     patients: int
     cohort_sha256: str
     weights_sha256: str
+    met: tuple[str, ...] = ()
     fusion: Fusion | None = None
 
     def multiplier(self, level: float, rule: Rule = "conformal", centre: npt.ArrayLike | None = None) -> Array:
@@ -166,7 +168,11 @@ class Calibration:
             )
         like = f"new patients like the {n} calibration patients"
         average = "on average over such calibrations"
-        if rule == "joint":
+        answered = [side for side in Side if not np.isnan(self.scores[side.index]).any()]
+        each, rest = "on each side", "for both sides at once or for other scanners"
+        if len(answered) == 1:
+            each, rest = f"on the {answered[0].value} side", "or for other scanners"
+        if rule == "joint" and len(answered) == 2:
             return (
                 f"for at least {share} of {like} both sides' intervals cover together, {average} (split conformal "
                 f"on the larger score, rank {conformal_rank(n, level)} of {n}); not a promise for subgroups or for "
@@ -174,16 +180,15 @@ class Calibration:
             )
         if rule == "mondrian":
             self._check_thirds(level)
-            sizes = sorted({len(scores) for scores in self.thirds(Side.RIGHT)[1]})
+            sizes = sorted({len(scores) for scores in self.thirds(answered[0])[1]})
             return (
-                f"on each side, and in each third of the predictions, at least {share} of {like} are covered {average} "
+                f"{each}, and in each third of the predictions, at least {share} of {like} are covered {average} "
                 f"(Mondrian split conformal, {' or '.join(map(str, sizes))} patients a third); not a promise for "
-                "thirds of the true SBR, which nobody knows beforehand, for both sides at once or for other scanners"
+                f"thirds of the true SBR, which nobody knows beforehand, {rest}"
             )
         return (
-            f"on each side, at least {share} of {like} are covered {average} (split conformal, rank "
-            f"{conformal_rank(n, level)} of {n}); not a promise for subgroups, for both sides at once or for other "
-            "scanners"
+            f"{each}, at least {share} of {like} are covered {average} (split conformal, rank "
+            f"{conformal_rank(n, level)} of {n}); not a promise for subgroups, {rest}"
         )
 
 
@@ -234,10 +239,16 @@ def calibrate(
         n,
         data.sha256,
         loaded.card["sha256"]["model.safetensors"],
+        who(data, rows),
         fusion,
     )
     save_calibration(loaded.folder, calibration, level)
     return calibration
+
+
+def who(data: PackedCohort, rows: npt.NDArray[np.int_]) -> tuple[str, ...]:
+    """By what the patients of these rows are known again; see :func:`nigradat.training.fit.identities`."""
+    return tuple(sorted(frozenset().union(*identities(data, rows))))
 
 
 def calibration_rows(loaded: LoadedModel, data: PackedCohort) -> npt.NDArray[np.int_]:
@@ -351,6 +362,7 @@ def load_calibration(loaded: LoadedModel) -> Calibration | None:
             int(data["patients"]),
             data["cohort_sha256"],
             data["weights_sha256"],
+            tuple(map(str, data["met"])),
             Fusion(**data["fusion"]) if data["fusion"] else None,
         )
         if scores.shape != (2, calibration.patients) or centres.shape != scores.shape:

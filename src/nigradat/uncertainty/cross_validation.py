@@ -133,7 +133,7 @@ def calibrate_folds(
         ConfigError: mode ``s5`` or ``s7``.
 
     Example:
-        >>> fits = [f"study/fits/fold-{k}/sym-vgg-plus-seed1" for k in range(1, 6)]
+        >>> fits = [f"study/fits/fold-{k + 1}/sym-vgg-plus-seed{1 + 1000 * k}" for k in range(5)]
         >>> nigradat.calibrate_folds("run", fits, "cohort").promise(0.95)                       # doctest: +SKIP
     """
     if check_mode(mode) in ("s5", "s7"):
@@ -208,7 +208,7 @@ def _tested(models: Sequence[LoadedModel], data: PackedCohort) -> tuple[npt.NDAr
             raise CalibrationError(
                 f"{len(twice)} patients are tested in two folds ({', '.join(sorted(twice)[:5])})",
                 "folds whose test parts do not overlap",
-                "Take the fits of one k-fold design: one run a fold, all of one seed",
+                "Take the fits of one k-fold design: one run a fold",
             )
         met |= set(first)
         mine = np.array(sorted(first.values()), dtype=int)

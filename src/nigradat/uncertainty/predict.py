@@ -21,7 +21,7 @@ from nigradat.quality.abstain import NONE, answered, check_policy, resolve_polic
 from nigradat.quality.check import check_pairs
 from nigradat.quality.reference import load_quality
 from nigradat.uncertainty.calibration import Rule, load_calibration
-from nigradat.uncertainty.cross_validation import CV_PLUS_NAME, load_cross_calibration
+from nigradat.uncertainty.cross_validation import CV_PLUS_NAME, CrossCalibration, load_cross_calibration
 from nigradat.uncertainty.mc_dropout import CHUNK, draw_predictions, has_spread, predict_sbr
 from nigradat.uncertainty.symmetric_mc import DEFAULT_MODE, symmetric_spread
 
@@ -168,6 +168,14 @@ def pair_flags(loaded: LoadedModel, pair: NigralPair, sbr: np.ndarray) -> tuple[
         )
     if odd := loaded.differs_in(pair.smwi_recipe):
         flags.append(Flag("other-recipe", f"Another SMWI recipe than the model's: {'; '.join(odd)} here."))
+    elif loaded.smwi_recipe and not pair.smwi_recipe:
+        flags.append(
+            Flag(
+                "unknown-recipe",
+                "The image does not say how its SMWI was made; that it is as in the training is taken on trust.",
+                severity="info",
+            )
+        )
     top = loaded.card.get("sbr_scale", {}).get("max") or loaded.spec.sbr_max
     for side in Side:
         value = sbr[side.index]
@@ -226,8 +234,31 @@ def predict(
     return out
 
 
-def predictions_to_json(loaded: LoadedModel, predictions: Sequence[PatientPrediction]) -> dict[str, Any]:
-    """The machine-readable form: ``{"model": ..., "yield": ..., "patients": [...]}``, a side null without an answer."""
+def interval_to_json(loaded: LoadedModel, level: float = 0.95, rule: Rule = "conformal") -> dict[str, Any] | None:
+    """What the model's intervals rest on and what they promise; None where it has none by that rule."""
+    calibration = load_cross_calibration(loaded) if rule == "cv+" else load_calibration(loaded)
+    if calibration is None:
+        return None
+    by_rule = (
+        calibration.promise(level) if isinstance(calibration, CrossCalibration) else calibration.promise(level, rule)
+    )
+    return {
+        "rule": rule,
+        "level": level,
+        "mode": calibration.mode,
+        "calibration_patients": calibration.patients,
+        "promise": by_rule,
+    }
+
+
+def predictions_to_json(
+    loaded: LoadedModel, predictions: Sequence[PatientPrediction], level: float = 0.95, rule: Rule = "conformal"
+) -> dict[str, Any]:
+    """The machine-readable form of what ``level`` and ``rule`` gave; a side is null without an answer.
+
+    Returns:
+        ``{"model": ..., "interval": ..., "yield": ..., "patients": [...]}``
+    """
 
     def side_json(side: SidePrediction | None) -> dict[str, Any] | None:
         if side is None:
@@ -239,7 +270,6 @@ def predictions_to_json(loaded: LoadedModel, predictions: Sequence[PatientPredic
             "sd": side.sd,
         }
 
-    calibration = load_calibration(loaded)
     return {
         "model": {
             "name": loaded.card.get("name"),
@@ -249,10 +279,9 @@ def predictions_to_json(loaded: LoadedModel, predictions: Sequence[PatientPredic
             "sbr_scale": loaded.card.get("sbr_scale"),
             "smwi_recipe": loaded.smwi_recipe,
             "licence": loaded.card.get("licence"),
-            "interval_mode": None if calibration is None else calibration.mode,
-            "calibration_patients": None if calibration is None else calibration.patients,
             "intended_use": loaded.card.get("intended_use"),
         },
+        "interval": interval_to_json(loaded, level, rule),
         "yield": {"visits": len(predictions), "answered": answered(predictions)},
         "patients": [
             {
