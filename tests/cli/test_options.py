@@ -503,7 +503,7 @@ def calls(monkeypatch: pytest.MonkeyPatch, small_cohort, small_run) -> Iterator[
     measured = SbrMeasurement(
         SbrRecipe(), (PartSbr("striatum", 2.0, 1.0, (10.0, 10.0)),), 30.0, "own", Aligned(np.eye(4))
     )
-    note("io.nuclear.read_spect", lambda *_: image)
+    note("io.nuclear.read_spect", lambda *_, **__: image)
     note("spect.volumes_of_interest.read_atlas", lambda *_: None)
     note("spect.normals.read_normals", lambda *_: Path("healthy"))
     note("spect.normals.z_scores", lambda *_: {"striatum": (0.0, -1.0)})

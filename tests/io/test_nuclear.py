@@ -242,7 +242,6 @@ def test_a_correction_that_was_not_made_is_not_told(tmp_path):
         ({"SliceVector": [1, 2, 2, 4]}, ImageError, "no order of its 4 frames"),
         ({"NumberOfFrames": 9, "SliceVector": list(range(1, 10))}, ImageError, "truncated"),
         ({"Rows": None}, ImageError, "scan.dcm"),
-        ({"SliceVector": ["a", "b"]}, ImageError, "damaged DICOM"),
     ],
 )
 def test_what_cannot_be_used_is_refused_by_name(tmp_path, changes, error, words):
@@ -250,6 +249,22 @@ def test_what_cannot_be_used_is_refused_by_name(tmp_path, changes, error, words)
     with pytest.raises(error, match=words) as caught:
         read_spect(path)
     assert PLANTED not in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    ("tag", "words"),
+    [(b"\x18\x00\x88\x00DS", "lacks SpacingBetweenSlices"), (b"\x28\x00\x08\x00IS", "damaged DICOM")],
+)
+def test_a_number_that_is_none_is_no_number(tmp_path, tag, words):
+    """Spacing Between Slices, for which the unsigned thickness is no substitute, and Number of Frames."""
+    path = nm_dicom(tmp_path / "scan.dcm", stored(), affine_of("LPS"))
+    content = bytearray(path.read_bytes())
+    start = content.index(tag) + len(tag)
+    length = int.from_bytes(content[start : start + 2], "little")
+    content[start + 2 : start + 2 + length] = b"x" * length
+    path.write_bytes(content)
+    with pytest.raises(NigradatError, match=words):
+        read_spect(path)
 
 
 @pytest.mark.parametrize("keep", [0.1, 0.5, 0.9, 0.999])

@@ -24,7 +24,7 @@ from nigradat.io.dicom_frames import is_dicom, quietly, read_frames, read_pixels
 from nigradat.io.files import sha256_of
 from nigradat.io.nifti import AffineChoice, read_volume
 from nigradat.io.nifti_series import read_sidecar
-from nigradat.io.series import maker_of, token_of
+from nigradat.io.series import as_number, maker_of, token_of
 from nigradat.volume import Source, Volume
 
 # What may stand in an output about a scan, beside its grid: all words are ours, chosen by what the header says.
@@ -165,7 +165,7 @@ def _refuse_unplaced(header: Any, name: str) -> None:
     detectors = header.get("DetectorInformationSequence") or [{}]
     missing = [tag for tag in ("ImagePositionPatient", "ImageOrientationPatient") if not detectors[0].get(tag)]
     frames = int(header.get("NumberOfFrames") or 1)
-    if frames > 1 and not header.get("SpacingBetweenSlices"):
+    if frames > 1 and not as_number(header.get("SpacingBetweenSlices")):
         missing.append("SpacingBetweenSlices")
     if missing:
         raise OrientationError(
