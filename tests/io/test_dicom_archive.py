@@ -113,7 +113,7 @@ def test_links_and_devices_are_refused(tmp_path, target):
 
 @pytest.mark.parametrize("name", ["a.zip", "a.tar.xz", "a.tar.gz", "a.dcm.gz"])
 def test_a_bomb_is_refused_before_it_fills_the_disk(tmp_path, name, own_temporary_folder, monkeypatch):
-    monkeypatch.setattr(archive, "_FREE_BYTES", 2**20)
+    monkeypatch.setattr(archive, "FREE_BYTES", 2**20)
     zeros, path = bytes(16 * 2**20), tmp_path / name
     if name == "a.zip":
         zip_of(path, [("a", zeros)])
@@ -129,7 +129,7 @@ def test_a_bomb_is_refused_before_it_fills_the_disk(tmp_path, name, own_temporar
 
 
 def test_a_zip_that_lies_about_its_size_is_stopped_while_it_unpacks(tmp_path, monkeypatch):
-    monkeypatch.setattr(archive, "_FREE_BYTES", 2**20)
+    monkeypatch.setattr(archive, "FREE_BYTES", 2**20)
     path = zip_of(tmp_path / "a.zip", [("a", bytes(3 * 2**20))])
     content = path.read_bytes()
     true, claimed = (3 * 2**20).to_bytes(4, "little"), (2**10).to_bytes(4, "little")
@@ -197,11 +197,20 @@ def test_nothing_there(tmp_path, capsys):
     refused(tmp_path / "a.txt", "no image in 1 file")
 
 
-def test_hidden_files_and_links_to_nowhere_are_passed_over(tmp_path, scan):
+def test_hidden_files_are_passed_over_and_links_of_other_kinds(tmp_path, scan):
     (scan / "._Mustermann.dcm").write_bytes(b"\0" * 200)
     (scan / ".DS_Store").write_bytes(b"\0" * 200)
-    os.symlink(tmp_path / "nowhere", scan / "link.dcm")
+    os.symlink(tmp_path / "nowhere", scan / "readme.txt")
     assert read_image(scan).data.shape == (7, 6, 5)
+
+
+@pytest.mark.parametrize("name", ["Mustermann.dcm", "Mustermann.nii.gz", "Mustermann.json", "Mustermann"])
+def test_a_file_that_was_not_fetched_is_no_missing_slice(tmp_path, scan, name):
+    """git-annex leaves a link to nothing in its place."""
+    os.symlink(tmp_path / "nowhere", scan / name)
+    with pytest.raises(ImageError, match=r"1 of \d+ files are links to nothing.*datalad get") as raised:
+        read_image(scan)
+    assert "Mustermann" not in str(raised.value)
 
 
 def test_a_folder_that_may_not_be_listed_is_not_passed_over(tmp_path, scan, monkeypatch):

@@ -17,7 +17,9 @@ from pydicom.uid import generate_uid
 
 from made_dicom import UID, Made, item, made, multi_echo, write_classic, write_enhanced
 from nigradat.errors import ConfigError, ImageError, OrientationError
+from nigradat.io import dicom_frames
 from nigradat.io.gre import read_gre, read_image, read_scan, use_of
+from nigradat.io.nuclear import read_spect
 from nigradat.volume import Volume
 
 SHAPE = (7, 6, 5)
@@ -441,6 +443,33 @@ def test_compressed_pixels_are_the_same(tmp_path, syntax, kind):
         paths[0].write_bytes(paths[0].read_bytes()[:-40])
         with pytest.raises(ImageError, match="truncated"):
             read_scan(tmp_path)
+
+
+@pytest.mark.parametrize("reader", [read_scan, read_spect])
+def test_a_deflated_bomb_is_refused_before_it_unfolds(tmp_path, monkeypatch, reader):
+    (path,) = write_classic(tmp_path, made((8, 9, 1)))
+    data = pydicom.dcmread(path)
+    data.file_meta.TransferSyntaxUID = pydicom.uid.DeflatedExplicitVRLittleEndian
+    data.Rows = data.Columns = 4096
+    data.PixelData = bytes(2 * 4096 * 4096)
+    data.save_as(path, enforce_file_format=True)
+    monkeypatch.setattr(dicom_frames, "FREE_BYTES", 2**20)
+    with pytest.raises(ImageError, match=r"deflated, it unpacks to more than"):
+        reader(path)
+    whole = path.read_bytes()
+    path.write_bytes(whole[:-200] + bytes(b ^ 255 for b in whole[-200:]))
+    with pytest.raises(ImageError, match=r"damaged|unpacks"):
+        reader(path)
+
+
+@pytest.mark.parametrize("keyword", ["Rows", "Columns"])
+def test_an_image_without_pixels_is_refused(tmp_path, keyword):
+    (path,) = write_classic(tmp_path, made((8, 9, 1)))
+    data = pydicom.dcmread(path)
+    setattr(data, keyword, 0)
+    data.save_as(path)
+    with pytest.raises(ImageError, match="without pixels"):
+        read_scan(tmp_path)
 
 
 @pytest.mark.parametrize("syntax", ["JPEGLosslessProcess14_1", "JPEG2000Lossless"])

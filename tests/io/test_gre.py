@@ -325,7 +325,52 @@ def test_a_damaged_file_or_sidecar_is_named_without_its_name(tmp_path):
     path.write_bytes(path.read_bytes()[:-20])
     refused(folder, r"file \d of 12 .*truncated or damaged")
     path.with_name("sub-01_part-mag_echo-2_MEGRE.json").write_text("[1]", encoding="utf-8")
-    refused(folder, "a sidecar that is no JSON object")
+    refused(folder, "no JSON object")
+
+
+@pytest.mark.parametrize("damage", ["[" * 100_000, '{"Units": ' + "9" * 5000 + "}", "\ufffe", "[1]"])
+def test_a_damaged_sidecar_is_a_problem_of_its_own_series(tmp_path, damage):
+    save(tmp_path / "Mustermann_T1w.nii", MAGNITUDE[0], {})
+    save(tmp_path / "other_T1w.nii", MAGNITUDE[0], {})
+    (tmp_path / "Mustermann_T1w.json").write_text(damage, encoding="utf-16")
+    damaged, whole = read_scan(tmp_path)
+    (problem,) = damaged.problems
+    assert "file 2 of 4 (sorted by name): the sidecar (file 1 of 4) is no JSON object" in str(problem)
+    assert not whole.problems
+    assert read_image(tmp_path).data.shape == MAGNITUDE[0].shape
+
+
+@pytest.mark.parametrize(
+    "sidecar",
+    [
+        {"ImageType": 5},
+        {"ImageType": {"M": 1}},
+        {"EchoTime": 10**400},
+        {"EchoTime": [[1]]},
+        {"EchoNumber": "inf", "Units": 5},
+        {"EchoNumber": -(10**400), "Manufacturer": [1], "MagneticFieldStrength": {}},
+    ],
+)
+def test_values_of_another_kind_say_nothing(tmp_path, sidecar):
+    save(tmp_path / "mag.nii", MAGNITUDE[0], sidecar)
+    (series,) = read_scan(tmp_path)
+    assert series.echo_times_ms("magnitude") == (None,)
+    assert series.attributes == {}
+
+
+def test_what_a_scan_lacks_is_said_before_it_is_read(tmp_path):
+    folder = bids(tmp_path / "a", MagneticFieldStrength=None)
+    (series,) = read_scan(folder)
+    assert any("--field-strength" in step for step in use_of(series).steps)
+    refused(folder, "no field strength")
+    folder = bids(tmp_path / "b")
+    assert not any("--field-strength" in step for step in use_of(read_scan(folder)[0]).steps)
+    bad = MAGNITUDE[0].copy()
+    bad[3, 3, 3] = np.inf
+    save(folder / "sub-01_part-mag_echo-1_MEGRE.nii.gz", bad)
+    use = use_of(read_scan(folder)[0])
+    assert use.purpose == "image"
+    assert "no number" in str(use.because[0])
 
 
 def test_a_wrong_choice_of_orientation(tmp_path):

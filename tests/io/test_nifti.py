@@ -54,6 +54,17 @@ def test_what_was_written_is_read_back(tmp_path, name):
     assert (with_nibabel.header["sform_code"], with_nibabel.header["qform_code"]) == (1, 1)
 
 
+@pytest.mark.parametrize("offset", [np.inf, np.nan, -5, 1e30])
+def test_voxels_that_begin_nowhere_are_refused(tmp_path, offset):
+    content = bytearray(save(tmp_path / "v.nii").read_bytes())
+    content[108:112] = np.float32(offset).tobytes()
+    (tmp_path / "v.nii").write_bytes(content)
+    with pytest.raises(ImageError, match=r"not a NIfTI|truncated"):
+        read_volume(tmp_path / "v.nii")
+    (series,) = read_scan(tmp_path)
+    assert series.problems
+
+
 @pytest.mark.parametrize("endless", [True, False])
 def test_a_bomb_is_refused_after_what_its_header_states(tmp_path, endless, monkeypatch):
     """200 kB that unfold to 200 MB: the voxels of the header and no more than the allowance are unpacked."""

@@ -27,8 +27,9 @@ from nigradat.errors import NO_ROOM, ImageError
 MAX_UNPACKED_BYTES: Final = 16 * 2**30
 MAX_MEMBERS: Final = 200_000
 MAX_RATIO: Final = 500  # of unpacked to packed bytes; scans shrink 2 to 20 times, empty ones with masks some 100
-_FREE_BYTES: Final = 64 * 2**20  # so much may unpack whatever its ratio
+FREE_BYTES: Final = 64 * 2**20  # so much may unpack whatever its ratio
 _CHUNK: Final = 2**20
+_SCANNED: Final = (".nii", ".nii.gz", ".json", ".dcm", ".ima")  # of these, and of names without a dot, a scan is made
 _ARCHIVES: Final = (".zip", ".tar", ".tar.gz", ".tgz", ".tar.xz", ".txz", ".tar.bz2", ".tbz2")
 
 
@@ -75,9 +76,9 @@ def find_files(path: str | os.PathLike[str]) -> ScanFiles:
             compressed kinds). An archive inside a folder or another archive is left packed.
 
     Raises:
-        ImageError: nothing there, something that may not be read, an empty folder or archive, a damaged archive, one
-            that holds a name that climbs out or a link, or that would unpack to more than
-            :data:`MAX_UNPACKED_BYTES` or :data:`MAX_RATIO` times its size.
+        ImageError: nothing there, something that may not be read, links to files of a scan that are not there, an
+            empty folder or archive, a damaged archive, one that holds a name that climbs out or a link, or that would
+            unpack to more than :data:`MAX_UNPACKED_BYTES` or :data:`MAX_RATIO` times its size.
     """
     given = Path(path)
     with readable(f"{given}, or something in it,"):
@@ -118,17 +119,31 @@ def _listed(given: Path, root: Path, keeper: object) -> ScanFiles:
     def stop(error: OSError) -> None:
         raise error  # left alone, os.walk passes over a folder that it may not list, and a series is missed by nobody
 
-    paths = sorted(
+    every = sorted(
         Path(folder) / name
         for folder, _, names in os.walk(root, onerror=stop)
         for name in names
-        if not name.startswith((".", "._")) and (Path(folder) / name).is_file()
+        if not name.startswith(".")
     )
+    # under git-annex a file that was not fetched is a link to nothing; without it a scan would be another, or shorter
+    gone = [i for i, path in enumerate(every, start=1) if path.is_symlink() and _is_scanned(path) and not path.exists()]
+    if gone:
+        raise ImageError(
+            f"{given}: {len(gone)} of {len(every)} files are links to nothing (sorted by name: "
+            f"{', '.join(map(str, gone[:5]))}{', ...' if len(gone) > 5 else ''})",
+            "files that are there",
+            "Fetch them (datalad get, git annex get), or remove the links",
+        )
+    paths = [path for path in every if path.is_file()]
     if not paths:
         raise ImageError(f"{given} is empty", "the files of a scan")
     if len(paths) > MAX_MEMBERS:
         raise ImageError(f"{given} holds {len(paths)} files", f"at most {MAX_MEMBERS}", "Name the folder of one scan")
     return ScanFiles(given, root, tuple(paths), keeper)
+
+
+def _is_scanned(path: Path) -> bool:
+    return not path.suffix or path.name.lower().endswith(_SCANNED)
 
 
 # -- Unpacking ----------------------------------------------------------------------------------------------------
@@ -206,7 +221,7 @@ class _Budget:
     def __init__(self, archive: Path) -> None:
         self.archive = archive
         packed = archive.stat().st_size
-        self.most = min(MAX_UNPACKED_BYTES, max(_FREE_BYTES, packed * MAX_RATIO))
+        self.most = min(MAX_UNPACKED_BYTES, max(FREE_BYTES, packed * MAX_RATIO))
         self.left = self.most
 
     def announce(self, members: int, size: int) -> None:

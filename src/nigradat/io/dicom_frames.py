@@ -11,6 +11,7 @@ from __future__ import annotations
 import logging
 import os
 import warnings
+import zlib
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
@@ -22,7 +23,7 @@ import numpy as np
 import numpy.typing as npt
 
 from nigradat.errors import ImageError
-from nigradat.io.archive import readable
+from nigradat.io.archive import FREE_BYTES, MAX_RATIO, readable
 from nigradat.io.series import Part, Unit, as_number, maker_of, part_of, token_of, travelling, unit_of
 
 Float64 = npt.NDArray[np.float64]
@@ -30,6 +31,9 @@ Float64 = npt.NDArray[np.float64]
 _PREAMBLE: Final = 128
 _MAGIC: Final = b"DICM"
 _BARE_START: Final = (b"\x08\x00", b"\x02\x00")  # group 8 or 2 first: DICOM without its preamble, as old exports are
+_DEFLATED: Final = b"1.2.840.10008.1.2.1.99"
+_META_LENGTH: Final = b"\x02\x00\x00\x00UL\x04\x00"
+_CHUNK: Final = 2**20
 _UNKNOWN_LENGTH: Final = 0xFFFFFFFF
 _LONG_VR: Final = (b"OB", b"OW", b"UN", b"OF", b"OD", b"OL", b"OV")
 _PHILIPS: Final = "Philips MR Imaging DD 001"
@@ -146,10 +150,13 @@ def read_frames(path: Path, name: str) -> tuple[Frame, ...]:
     tags: list[Any] = [*_WANTED, *_PRIVATE]
     with quietly(), _opened(path, name) as stream:
         try:
+            refuse_bomb(stream, name)
             header = pydicom.dcmread(stream, stop_before_pixels=True, force=True, specific_tags=tags)
             if "Rows" not in header:
                 _refuse_cut_header(header, name)
                 return ()
+            if not (header.Rows and header.get("Columns")):
+                raise ImageError(f"{name}: an image without pixels", "rows and columns", "Export it again")
             offset = _check_length(header, stream, name)
             return tuple(_frames_of(header, path, name, _dtype(header) if offset else "", offset))
         except (ImageError, MemoryError):
@@ -218,6 +225,39 @@ def quietly() -> Iterator[None]:
             yield
     finally:
         logger.disabled = before
+
+
+def refuse_bomb(stream: BinaryIO, name: str) -> None:
+    """pydicom inflates a deflated file whole to read its header, however much that is.
+
+    Args:
+        stream: at the file's start, where it is put back to.
+        name: how to call the file in a message.
+
+    Raises:
+        ImageError: damaged, or it unpacks to more than a scan would.
+    """
+    head = stream.read(_CHUNK // 256)
+    begin = _PREAMBLE + len(_MAGIC) + len(_META_LENGTH) + 4
+    if _DEFLATED in head[: begin + 1024]:
+        if head[begin - 4 - len(_META_LENGTH) : begin - 4] != _META_LENGTH:
+            raise ImageError(f"{name}: damaged DICOM", "a readable header", "Export it again")
+        begin += int.from_bytes(head[begin - 4 : begin], "little")
+        most = max(FREE_BYTES, MAX_RATIO * (os.fstat(stream.fileno()).st_size - begin))
+        inflating, total = zlib.decompressobj(-zlib.MAX_WBITS), 0
+        stream.seek(begin)
+        try:
+            while total <= most and (packed := inflating.unconsumed_tail or stream.read(_CHUNK)):
+                total += len(inflating.decompress(packed, _CHUNK))
+        except zlib.error:
+            raise ImageError(f"{name}: damaged DICOM", "deflated data that can be inflated", "Copy it again") from None
+        if total > most:
+            raise ImageError(
+                f"{name}: deflated, it unpacks to more than {most:,} bytes",
+                f"at most {MAX_RATIO} times its size",
+                "Ask where it comes from; do not unpack it",
+            )
+    stream.seek(0)
 
 
 # -- Whole or cut -------------------------------------------------------------------------------------------------

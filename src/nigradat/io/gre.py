@@ -79,7 +79,7 @@ def use_of(series: ScanSeries) -> Use:
         return Use("refuse", refusals)
     because = _why_no_gre(series)
     if not because:
-        return Use("smwi", steps=_phase_steps(series))
+        return Use("smwi", steps=(*_phase_steps(series), *_lacking(series)))
     return Use("image" if _showable(series.images) else "refuse", because)
 
 
@@ -366,8 +366,11 @@ def _why_no_gre(series: ScanSeries) -> tuple[NigradatError, ...]:
         faults.append(ImageError(f"echoes of the same time: {series.holds}", "echo times that differ"))
     if series.repetitions > 1:
         faults.append(ImageError(f"{series.repetitions} repetitions", "one", "Name a folder with one of them"))
-    if not faults and pair[1] == "phase":
-        faults += _unit_faults(series)
+    if not faults:
+        faults += _unit_faults(series) if pair[1] == "phase" else ()
+        ranges = [series.images[i].value_range for part in pair for i in series.places(part)]
+        if not all(np.isfinite(r).all() for r in ranges if r is not None) and not faults:
+            faults.append(ImageError(f"{' or '.join(pair)} with voxels that are no number", "finite values"))
     return tuple(faults)
 
 
@@ -391,6 +394,12 @@ def _phase_steps(series: ScanSeries) -> tuple[str, ...]:
         return ("magnitude and phase computed from real and imaginary images", sign)
     ranges = [image.value_range for image in images if image.value_range is not None]
     return (phase_scale(ranges, images[0].unit).statement, sign) if ranges else (sign,)
+
+
+def _lacking(series: ScanSeries) -> tuple[str, ...]:
+    if "MagneticFieldStrength" in series.attributes:
+        return ()
+    return ("the field strength is not stated: give it in tesla (--field-strength)",)
 
 
 # -- Making -------------------------------------------------------------------------------------------------------

@@ -62,7 +62,7 @@ def read_volume(path: str | os.PathLike[str], affine: AffineChoice = "auto") -> 
         raise ImageError(f"{source}: voxels of type {stored.dtype}", "real numbers")
     try:
         voxels = np.asarray(stored, dtype=np.float32).reshape(shape)
-    except (OSError, ValueError, MemoryError) as error:
+    except (OSError, ValueError, OverflowError, MemoryError) as error:
         raise ImageError(
             f"{source}: truncated, its voxels are not all there ({error})", f"{shape} voxels", "Copy or export it again"
         ) from error
@@ -144,7 +144,7 @@ def read_raw(path: str | os.PathLike[str], affine: AffineChoice = "auto", *, nam
         raise ImageError(f"{called}: voxels of type {proxy.dtype}", "real numbers")
     try:
         stored = np.asarray(proxy.get_unscaled()).reshape((*shape, 1)[:4])
-    except (OSError, ValueError, MemoryError) as error:
+    except (OSError, ValueError, OverflowError, MemoryError) as error:
         raise ImageError(f"{called}: truncated, its voxels are not all there", f"{shape} voxels") from error
     slope, inter = header.get_slope_inter()
     matrix = _choose_affine(called, header, shape[:3], affine)

@@ -64,17 +64,17 @@ class _Named:
     is_bids: bool
     sidecar: Mapping[str, Any]
     unit: Unit
+    fault: ImageError | None = None
 
 
 def read_nifti(files: ScanFiles, affine: AffineChoice = "auto") -> tuple[ScanSeries, ...]:
     """Every series among the NIfTI files of a scan, sorted by the files' names.
 
-    Raises:
-        ImageError: a sidecar that is no JSON.
+    A file with a damaged sidecar is a problem of its own series only.
     """
-    named = [_name(path, files) for path in with_suffix(files.paths, *NIFTI)]
     scans: dict[str, list[_Named]] = defaultdict(list)
-    for file in named:
+    for path in with_suffix(files.paths, *NIFTI):
+        file = _name(path, files)
         scans[file.scan].append(file)
     return tuple(_series(str(i), group, files, affine) for i, group in enumerate(scans.values(), start=1))
 
@@ -84,9 +84,15 @@ def read_nifti(files: ScanFiles, affine: AffineChoice = "auto") -> tuple[ScanSer
 
 def _name(path: Path, files: ScanFiles) -> _Named:
     stem = stem_of(path)
-    sidecar = read_sidecar(path, files)
+    sidecar: dict[str, Any] = {}
+    fault = None
+    try:
+        sidecar = read_sidecar(path, files)
+    except ImageError as error:
+        fault = error
     unit = unit_of(sidecar.get("Units"))
-    words = [str(word) for word in sidecar.get("ImageType") or ()]
+    stated = sidecar.get("ImageType")
+    words = [str(word) for word in stated] if isinstance(stated, list) else []
     texts = [str(sidecar.get(key, "")) for key in ("SequenceName", "PulseSequenceName", "SeriesDescription")]
     matched = _BIDS.match(stem)
     if matched:
@@ -102,7 +108,7 @@ def _name(path: Path, files: ScanFiles) -> _Named:
     if part == "image" or (part == "phase" and by_header in ("filtered phase", "phase difference", "field map")):
         part = by_header
     number = as_number(sidecar.get("EchoNumber")) or (float(echo) if echo.isdecimal() else 0)
-    return _Named(path, f"{path.parent}/{scan}", part, int(number), bool(matched), sidecar, unit)
+    return _Named(path, f"{path.parent}/{scan}", part, int(number), bool(matched), sidecar, unit, fault)
 
 
 def _plain_name(stem: str) -> tuple[Part, str, str]:
@@ -139,7 +145,7 @@ def read_sidecar(path: Path, files: ScanFiles) -> dict[str, Any]:
             places += [p for p in candidates if set(p.name[: -len(".json")].split("_")) <= {*entities, suffix}]
     out: dict[str, Any] = {}
     for place in reversed(places):
-        out |= _load_json(place)
+        out |= _load_json(place, f"{files.name(path)}: the sidecar {_among(place, files)}")
     return out
 
 
@@ -152,17 +158,24 @@ def _inherited_from(path: Path, files: ScanFiles) -> list[Path]:
     return folders[: folders.index(files.root) + 1] if files.root in folders else folders[:1]
 
 
-def _load_json(path: Path) -> dict[str, Any]:
+def _among(sidecar: Path, files: ScanFiles) -> str:
+    """How to call a sidecar: by its place among the files, for its name may carry a patient's; none outside them."""
+    if sidecar in files.paths:
+        return f"(file {files.paths.index(sidecar) + 1} of {len(files.paths)})"
+    return "beside it" if len(files.paths) == 1 else "that it inherits"
+
+
+def _load_json(path: Path, name: str) -> dict[str, Any]:
     try:
         if not path.is_file():
             return {}
         if path.stat().st_size > _MAX_SIDECAR_BYTES:
             raise ValueError
         data = json.loads(path.read_text(encoding="utf-8"))
-    except (OSError, ValueError):
+    except (OSError, ValueError, RecursionError):  # the last where brackets are nested thousands deep
         data = None
     if not isinstance(data, dict):
-        raise ImageError("a sidecar that is no JSON object", "one as dcm2niix writes", "Convert the scan again")
+        raise ImageError(f"{name} is no JSON object", "one as dcm2niix writes", "Convert the scan again")
     return data
 
 
@@ -180,6 +193,8 @@ def _series(label: str, group: Sequence[_Named], files: ScanFiles, affine: Affin
     hazards: list[NigradatError] = []
     try:
         for file in group:
+            if file.fault:
+                raise file.fault
             raw = read_raw(file.path, affine, name=files.name(file.path))
             digest.update(raw.digest.encode())
             if grid is None:

@@ -20,7 +20,7 @@ import numpy as np
 from nigradat.errors import ImageError, MissingExtraError, OrientationError
 from nigradat.io.archive import ScanFiles, find_files
 from nigradat.io.dicom import sort_slices
-from nigradat.io.dicom_frames import is_dicom, quietly, read_frames, read_pixels
+from nigradat.io.dicom_frames import is_dicom, quietly, read_frames, read_pixels, refuse_bomb
 from nigradat.io.files import sha256_of
 from nigradat.io.nifti import AffineChoice, read_volume
 from nigradat.io.nifti_series import read_sidecar
@@ -129,8 +129,10 @@ def _header(path: Path, name: str) -> Any:
 
     tags: list[Any] = list(_TAGS)
     try:
-        return pydicom.dcmread(path, stop_before_pixels=True, force=True, specific_tags=tags)
-    except MemoryError:
+        with path.open("rb") as stream:
+            refuse_bomb(stream, name)
+            return pydicom.dcmread(stream, stop_before_pixels=True, force=True, specific_tags=tags)
+    except (ImageError, MemoryError):
         raise
     except Exception:  # whatever pydicom raises on damage; its words may quote a value, so they stay behind
         raise ImageError(f"{name}: damaged DICOM", "a readable header", "Export it again") from None

@@ -247,7 +247,7 @@ def as_number(value: object) -> float | None:
     """A finite number, or None for whatever is none."""
     try:
         number = float(value)  # type: ignore[arg-type]
-    except (TypeError, ValueError):
+    except (TypeError, ValueError, OverflowError):  # the last for a whole number of more than 308 digits
         return None
     return number if math.isfinite(number) else None
 
