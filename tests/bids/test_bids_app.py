@@ -431,6 +431,27 @@ def test_a_page_opens_offline_and_shows_both_windows(raw: Path, tmp_path: Path):
         assert words in page, words
 
 
+def test_a_participant_with_sessions_has_a_page_that_leads_to_them(raw: Path, tmp_path: Path):
+    for session in ("ses-1", "ses-2"):
+        anat = raw / "sub-09" / session / "anat"
+        anat.mkdir(parents=True)
+        write_volume(anat / f"sub-09_{session}_SMWI.nii.gz", smwi(9), AFFINE)
+        write_centres(anat / f"sub-09_{session}_centres.tsv", CENTRES)
+    broken = raw / "sub-09" / "ses-2" / "anat" / "sub-09_ses-2_SMWI.nii.gz"
+    broken.write_bytes(broken.read_bytes()[:5000])
+    out = tmp_path / "out"
+    for _ in range(2):  # the second time nothing is made anew but the page
+        run_participants(raw, out, participants=["sub-09", "sub-01"])
+        page = (out / "sub-09.html").read_text()
+        for name in ("sub-09_ses-1", "sub-09_ses-2"):
+            assert f"href='{name}.html'" in page
+            assert (out / f"{name}.html").is_file()
+        assert page.count("not prepared") == 1
+        assert "truncated" in page
+        assert str(tmp_path) not in page
+        assert "Where nigrosome-1" in (out / "sub-01.html").read_text()
+
+
 @pytest.mark.parametrize(
     ("prepare", "words"),
     [

@@ -11,7 +11,7 @@ import json
 import os
 import shutil
 from collections import deque
-from collections.abc import Callable, Generator, Iterator, Sequence
+from collections.abc import Callable, Generator, Iterator, Mapping, Sequence
 from concurrent.futures import FIRST_COMPLETED, Future, ProcessPoolExecutor, wait
 from concurrent.futures.process import BrokenProcessPool
 from dataclasses import asdict, dataclass, replace
@@ -28,6 +28,7 @@ from nigradat.errors import NO_ROOM, CohortError, NigradatError, OutputError
 from nigradat.io.files import new_file, write_json, write_text
 from nigradat.io.manifest import MISSING, PARTICIPANT_COLUMNS, Participant
 from nigradat.io.pack import PackedCohort, pack_cohort
+from nigradat.report.visit_page import participant_page
 
 Progress = Callable[[int, int], None]
 _MANIFEST: Final = "manifest.tsv"
@@ -100,7 +101,23 @@ def run_participants(
         records[visit.name] = record
         if progress is not None:
             progress(total - len(todo) + i, total)
+    _write_participants(target, visits, records)
     return Outcome(tuple(records[visit.name] for visit in visits), len(todo))
+
+
+def _write_participants(out: Path, visits: Sequence[Visit], records: Mapping[str, VisitRecord]) -> None:
+    """A page for each participant with sessions; of one without, the visit's page has its name already."""
+    cells: dict[str, dict[str, tuple[str, ...]]] = {}
+    for visit in visits:
+        if visit.session_id != MISSING:
+            record = records[visit.name]
+            sbr = record.sbr or {}
+            confidence = "" if record.confidence is None else f"{record.confidence:.2f}"
+            sides = [f"{sbr[side.value]:.2f}" if side.value in sbr else "" for side in (Side.RIGHT, Side.LEFT)]
+            remarks = f"not prepared: {record.error}" if record.error else "; ".join(record.flags)
+            cells.setdefault(visit.participant_id, {})[visit.name] = (confidence, *sides, remarks)
+    for name, mine in cells.items():
+        write_text(out / f"{name}.html", participant_page(name, mine))
 
 
 def run_group(

@@ -1,4 +1,4 @@
-"""One page for one visit of the BIDS App: what was found, what was made of it, what to look at."""
+"""Pages of the BIDS App: one for each visit, and for a participant with sessions one that leads to them."""
 
 from __future__ import annotations
 
@@ -78,6 +78,37 @@ def failed_page(name: str, error: str) -> str:
         key_numbers=(),
         warnings=[error],
         sections=[],
+    )
+
+
+def participant_page(name: str, visits: Mapping[str, Sequence[str]]) -> str:
+    """The page of a participant with sessions.
+
+    Args:
+        name: of the participant.
+        visits: by visit, of each: confidence of the places, SBR right and left, and what to look at; in words.
+    """
+    head = "".join(
+        f"<th scope='col'>{word}</th>" for word in ("Visit", "Confidence", "SBR right", "SBR left", "Remarks")
+    )
+    rows = "".join(
+        f"<tr><th scope='row'><a href='{escape(visit)}.html'>{escape(visit)}</a></th>"
+        + "".join(f"<td>{escape(cell)}</td>" for cell in cells)
+        + "</tr>"
+        for visit, cells in visits.items()
+    )
+    table = (
+        f'<div class="table"><table><caption>What was found</caption><thead><tr>{head}</tr></thead>'
+        f"<tbody>{rows}</tbody></table></div>"
+    )
+    return render(
+        "visit.html",
+        title=name,
+        headline="The page of each visit shows its windows: look at them before anything is concluded.",
+        opening=Section("overview", "Overview"),
+        key_numbers=(),
+        warnings=(),
+        sections=[Section("visits", "Visits", tables=(table,))],
     )
 
 
