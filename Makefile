@@ -11,8 +11,9 @@ study: .venv/.study study/cohort/cohort.json
 study/cohort/cohort.json: | .venv/.study
 	$(BIN)/nigradat simulate study/cohort --patients 260 --preset easy --seed 1
 
+# one torch thread a worker: two workers of two threads each take twice as long on two cores
 test: .venv/.test
-	$(BIN)/python -m pytest -n 2 --dist loadfile -m "not slow and not oracle"
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2 --dist loadfile -m "not slow and not oracle"
 
 slow: .venv/.test
 	$(BIN)/python -m pytest -m slow

@@ -17,8 +17,8 @@ FUNCTIONS = {
     "calibrate_folds": "run, folds, cohort, *, mode=, samples=, seed=, level=",
     "check": "inputs, model, *, right=, left=, affine=",
     "compare": "records, *, level=, threshold=, scale, resamples=, seed=, confidence=, pairs=",
-    "compare_spreads": "run, cohort, *, calibrate_on=, ensemble=, beside=, level=, samples=, resamples=, seed=, "
-    "allow_other_scale=, progress=",
+    "compare_spreads": "run, cohort, *, calibrate_on=, trained_on=, ensemble=, beside=, level=, samples=, resamples=, "
+    "seed=, allow_other_scale=, progress=",
     "create_model": "name, spec=, seed=",
     "evaluate": "run, cohort, *, trained_on=, subset=, level=, rule=, resamples=, seed=, allow_other_scale=, "
     "allow_other_recipe=, progress=",

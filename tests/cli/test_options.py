@@ -157,6 +157,7 @@ CASES: dict[str, tuple[list[str], dict[str, Any]]] = {
         ["RUN", "COHORT", "OUT"],
         {
             "--calibrate-on": "COHORT",
+            "--trained-on": "COHORT",
             "--ensemble": "RUN2",
             "--beside": "RUN2",
             "--level": "0.8",

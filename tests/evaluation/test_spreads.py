@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import astuple
 from pathlib import Path
 
 import numpy as np
@@ -103,6 +104,22 @@ def test_another_cohort_is_calibrated_on_the_run_s_own(
     assert len(found.patients.subjects.participants) == 8
     assert found["s1"].k["conformal"] == pytest.approx(compared["s1"].k["conformal"], rel=1e-4)
     assert found["s7"].k["nominal-cp"] == pytest.approx(compared["s7"].k["nominal-cp"], rel=1e-4)
+
+
+def test_the_cohort_that_trained_the_run_fits_s7_wherever_else_is_tested(
+    runs: dict[str, Path], cohort: PackedCohort, compared: SpreadComparison, tmp_path: Path
+) -> None:
+    other = write_cohort(
+        tmp_path / "other", 11, seed=5, change=lambda f: f.update(participant_id="x" + f["participant_id"])
+    )
+    few = {"level": 0.7, "samples": SAMPLES, "resamples": RESAMPLES}
+    found = compare_spreads(runs["run"], other, trained_on=cohort, **few)  # type: ignore[arg-type]
+    assert "s7" in found
+    assert found.fusion is not None
+    assert compared.fusion is not None
+    assert astuple(found.fusion) == pytest.approx(astuple(compared.fusion), rel=1e-4)
+    with pytest.raises(CohortError, match="did not train this model"):
+        compare_spreads(runs["run"], other, trained_on=other, **few)  # type: ignore[arg-type]
 
 
 # -- multipliers and scores
@@ -233,7 +250,7 @@ def test_validity_compares_with_plain_mc(compared: SpreadComparison) -> None:
     found = {v.name: v for v in validity(compared)}
     assert list(found) == list(MODES)
     assert found["mc"].gain == {}
-    for mode in ("s1", "s6"):
+    for mode in ("s1", "s6", "s7"):
         gain = (
             compared[mode].scores["sharpness_at_cp"].average.value
             - compared["mc"].scores["sharpness_at_cp"].average.value
@@ -243,9 +260,36 @@ def test_validity_compares_with_plain_mc(compared: SpreadComparison) -> None:
             compared[mode].scores["interval_score"].left.value - compared["mc"].scores["interval_score"].left.value
         )
         assert found[mode].interval_score["interval_score"].left.value == pytest.approx(difference)
-    assert found["s5"].gain == {}
-    assert found["s7"].gain_of_strangers == {}
     assert found["s1"].coverage == compared["s1"].coverage["conformal"]
+
+
+def test_the_gain_of_cut_intervals_is_read_where_they_cover_often_enough(compared: SpreadComparison) -> None:
+    cut, plain = compared["s5"].model.tested, compared["mc"]
+    truth, settings = compared.patients.subjects.truth, compared.settings
+    gain = next(v for v in validity(compared) if v.name == "s5").gain["gain"]
+    for side, measured in ((Side.RIGHT, gain.right), (Side.LEFT, gain.left)):
+        # as traced for c +- k S: linear between the multipliers from which one case more is covered
+        nodes = np.concatenate([[0.0], np.sort(cut.score(truth)[:, side.index])])
+        k = np.interp(settings.level * len(truth), np.arange(len(nodes)), nodes)
+        low, high = cut.interval(k)
+        sharpness = 1 - float(np.mean(high - low, axis=0)[side.index]) / 2 / settings.scale
+        of_plain = plain.scores["sharpness_at_cp"]
+        there = (of_plain.right if side is Side.RIGHT else of_plain.left).value
+        assert measured.value == pytest.approx(sharpness - there)
+
+
+def test_a_fusion_is_tried_with_strangers_too(compared: SpreadComparison) -> None:
+    fusion, drawn = compared.fusion, compared.draws
+    assert fusion is not None
+    found = next(v for v in validity(compared) if v.name == "s7")
+    mean = drawn.samples.mean(axis=0)
+    partner = strangers(compared.patients.subjects, compared.settings.seed)
+    centre = fusion.a + fusion.b * mean[:, 0] + fusion.c * mean[partner, 1]
+    spread = np.sqrt(fusion.s0**2 + (fusion.s1 * centre) ** 2)
+    curve = metrics.sharpness_cp_curve(compared.patients.subjects.truth[:, 0], centre, spread, compared.settings.scale)
+    expected = float(metrics.sharpness_at_cp(curve, compared.settings.level))
+    plain = compared["mc"].scores["sharpness_at_cp"].right.value
+    assert found.gain_of_strangers["gain"].right.value == pytest.approx(expected - plain)
 
 
 def test_a_stranger_is_never_oneself_and_everybody_is_one(compared: SpreadComparison) -> None:

@@ -26,6 +26,13 @@ def run(
             "Default: half of COHORT's patients calibrate, the others are tested.",
         ),
     ] = None,
+    trained_on: Annotated[
+        Path | None,
+        typer.Option(
+            "--trained-on",
+            help="The run's own cohort, where neither of the two is it: the patients that stopped the training fit s7.",
+        ),
+    ] = None,
     ensemble: Annotated[
         list[Path] | None,
         typer.Option("--ensemble", help="A further run that makes an ensemble with RUN; once for each."),
@@ -59,6 +66,7 @@ def run(
             run,
             cohort,
             calibrate_on=calibrate_on,
+            trained_on=trained_on,
             ensemble=ensemble or (),
             beside=beside or (),
             level=level,

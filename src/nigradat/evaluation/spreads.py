@@ -72,6 +72,7 @@ class SpreadComparison:
         patients: who was tested.
         judged: in the order of the tables: beside, model, reference, oracle.
         draws: of the run on the tested patients.
+        fusion: the numbers of s7; None where its patients were not at hand.
         divisions: the groups that coverage was counted in.
         expected: central 99.9 % range of a valid conformal interval's coverage on as many patients.
         notes: what the reader must know.
@@ -86,6 +87,7 @@ class SpreadComparison:
     patients: Patients
     judged: tuple[Judged, ...]
     draws: Draws
+    fusion: Fusion | None
     divisions: tuple[Grouping, ...]
     expected: tuple[float, float]
     notes: tuple[str, ...]
@@ -131,6 +133,7 @@ def compare_spreads(
     cohort: PackedCohort | str | os.PathLike[str],
     *,
     calibrate_on: PackedCohort | str | os.PathLike[str] | None = None,
+    trained_on: PackedCohort | str | os.PathLike[str] | None = None,
     ensemble: Sequence[str | os.PathLike[str]] = (),
     beside: Sequence[str | os.PathLike[str]] = (),
     level: float = 0.95,
@@ -148,6 +151,7 @@ def compare_spreads(
         calibrate_on: with another cohort: the run's own one, whose calibration part is taken, or a third one, taken
             whole. Without it half of the patients of ``cohort``, drawn by ``seed``, calibrate and the others are
             tested.
+        trained_on: the run's own cohort where neither of the two is it; the patients that stopped the training fit s7.
         ensemble: further runs; with ``run`` they make a mixture.
         beside: runs to stand beside as plain MC dropout, such as VGG-small.
         level: of the intervals, and the CP at which Sharpness is read off.
@@ -170,13 +174,20 @@ def compare_spreads(
         if len(model.model.sides) != 2:
             raise ConfigError(f"{model.folder} answers for one side", "models of both sides")
     data, home = _open(cohort), None if calibrate_on is None else _open(calibrate_on)
+    at_hand = [c for c in (data, home) if c is not None]
+    if trained_on is not None:
+        at_hand.append(_open(trained_on))
+        if own_split(loaded, at_hand[-1]) is None:
+            raise CohortError(
+                f"{at_hand[-1].folder} did not train this model", "the cohort of the training run as trained_on"
+            )
     tested, calibration = _choose(loaded, data, home, seed)
     _check_patients(everyone, (tested, calibration), level, allow_other_scale)
     scale = loaded.spec.sbr_max
     settings = SpreadSettings(level, samples, resamples, seed, Resampling().confidence, scale)
     tick = _Tick(progress, len(everyone) * (len(tested.rows) + len(calibration.rows)))
     drawn = [(_draw(m, tested, settings, tick), _draw(m, calibration, settings, tick)) for m in everyone]
-    fusion, notes = _fusion(loaded, data, home, settings)
+    fusion, notes = _fusion(loaded, at_hand, settings)
 
     models = _of_beside(others, drawn[1 + len(members) :])
     models += _of_run(loaded, drawn[0], fusion)
@@ -206,6 +217,7 @@ def compare_spreads(
         patients=patients,
         judged=tuple(judge(model) for model in (*models, *oracles)),
         draws=drawn[0][0],
+        fusion=fusion,
         divisions=divisions,
         expected=beta_binomial_range(len(truth), subjects.n_patients, level, CENTRAL),
         notes=(*notes, *remarks),
@@ -319,18 +331,18 @@ def _draw(loaded: LoadedModel, part: _Part, settings: SpreadSettings, tick: _Tic
 
 
 def _fusion(
-    loaded: LoadedModel, data: PackedCohort, home: PackedCohort | None, settings: SpreadSettings
+    loaded: LoadedModel, at_hand: Sequence[PackedCohort], settings: SpreadSettings
 ) -> tuple[Fusion | None, list[str]]:
     """The numbers of s7 from the patients that stopped the training, where their cohort is at hand."""
-    for cohort in (data, home):
-        split = None if cohort is None else own_split(loaded, cohort)
-        if cohort is not None and split is not None:
+    for cohort in at_hand:
+        split = own_split(loaded, cohort)
+        if split is not None:
             rows = split.rows(cohort, "stop")
             if len(rows) < 4:
                 return None, ["No s7: fewer than 4 patients stopped the training."]
             drawn = _draw(loaded, _Part(cohort, rows, ""), settings)
             return fit_fusion(drawn.samples, cohort.sbr[rows]), []
-    return None, ["No s7: the patients that stopped the training, who fit it, are not at hand."]
+    return None, ["No s7: the patients that stopped the training, who fit it, are not at hand (trained_on)."]
 
 
 def _both(name: str, title: str, kind: Kind, make: Callable[[Draws], Spread], of: tuple[Draws, Draws]) -> SpreadModel:

@@ -18,7 +18,7 @@ patients at all, and how much of the error it accounts for.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Final
 
@@ -47,7 +47,7 @@ class Validity:
 
     Attributes:
         name, title: of the candidate.
-        gain: (8) in Sharpness @ CP; empty where the interval has no curve.
+        gain: (8) in Sharpness @ CP; that of s5 from its cut intervals.
         gain_of_strangers: (5) the same with the other side of another patient.
         correlation: (6) of width and absolute error.
         interval_score: (7) difference in it, SBR; below 0 is better.
@@ -142,16 +142,14 @@ def _correlation(x: Array, y: Array) -> float:
 def _measure(comparison: SpreadComparison, plain: Judged, judged: Judged) -> Validity:
     mode, settings = check_mode(judged.name), comparison.settings
     other = mode != PLAIN
-    traced = judged.model.tested.cut_with_other is None
-    of_strangers = _of_strangers(comparison, mode) if traced and mode != "s7" else None
     drawn, spread = comparison.draws, judged.model.tested.spread
     error = comparison.patients.subjects.truth - judged.model.tested.centre
     has_noise = mode not in ("s5", "s7") and len(drawn.samples) >= 4 and drawn.samples.shape[1] >= 3
     return Validity(
         name=judged.name,
         title=judged.title,
-        gain=_gain(comparison, plain.model.tested, judged.model.tested) if other and traced else {},
-        gain_of_strangers=_gain(comparison, plain.model.tested, of_strangers) if other and of_strangers else {},
+        gain=_gain(comparison, plain.model.tested, lambda _: judged.model.tested) if other else {},
+        gain_of_strangers=_gain(comparison, plain.model.tested, _of_strangers(comparison, mode)) if other else {},
         correlation={k: v for k, v in judged.scores.items() if k == "width_error_correlation"},
         interval_score=_score_difference(comparison, plain, judged) if other else {},
         asymmetric=_asymmetric(judged.groups),
@@ -162,36 +160,41 @@ def _measure(comparison: SpreadComparison, plain: Judged, judged: Judged) -> Val
     )
 
 
-def _of_strangers(comparison: SpreadComparison, mode: SymmetricMode) -> Spread:
-    """The candidate where each side's partner is another patient's; the side itself, and its truth, stay."""
+def _of_strangers(comparison: SpreadComparison, mode: SymmetricMode) -> Callable[[Side], Spread]:
+    """The candidate for one side where its partner is another patient's; the side itself, and its truth, stay."""
     drawn, scale = comparison.draws, comparison.settings.scale
     partner = strangers(comparison.patients.subjects, comparison.settings.seed)
-    own, centres, spreads = drawn.samples, np.empty(drawn.point.shape), np.empty(drawn.point.shape)
-    for side in Side:
-        i, j = side.index, side.other.index
-        mixed = own.copy()
-        mixed[:, :, j] = own[:, partner, j]
+
+    def of(side: Side) -> Spread:
+        j = side.other.index
+        mixed = drawn.samples.copy()
+        mixed[:, :, j] = drawn.samples[:, partner, j]
         noise = None
         if drawn.noise_sd is not None:
             noise = drawn.noise_sd.copy()
             noise[:, j] = drawn.noise_sd[partner, j]
-        made = symmetric_spread(mixed, mode, scale, noise_sd=noise)
-        centres[:, i], spreads[:, i] = made.centre[:, i], made.spread[:, i]
-    return Spread(centres, spreads)
+        return symmetric_spread(mixed, mode, scale, comparison.fusion, noise)
+
+    return of
 
 
-def _gain(comparison: SpreadComparison, plain: Spread, candidate: Spread) -> Estimates:
+def _gain(comparison: SpreadComparison, plain: Spread, candidate: Callable[[Side], Spread]) -> Estimates:
     """Candidate less plain in Sharpness @ CP."""
     subjects, settings = comparison.patients.subjects, comparison.settings
 
     def of(spread: Spread, side: Side) -> Weighted:
         i = side.index
+        if spread.cut_with_other is not None:
+            k_of_cover = spread.score(subjects.truth)[:, i]
+            return weighted.sharpness_of_any_at_cp(
+                k_of_cover, lambda k, w: _half_width(spread, side, k, w), settings.scale, settings.level
+            )
         return weighted.sharpness_at_cp(
             subjects.truth[:, i], spread.centre[:, i], spread.spread[:, i], settings.scale, settings.level
         )
 
     def difference(side: Side) -> Weighted:
-        first, second = of(candidate, side), of(plain, side)
+        first, second = of(candidate(side), side), of(plain, side)
 
         def scores(weights: Array) -> dict[str, Array]:
             with np.errstate(invalid="ignore"):
@@ -200,6 +203,15 @@ def _gain(comparison: SpreadComparison, plain: Spread, candidate: Spread) -> Est
         return scores
 
     return comparison.how.of_sides({side: difference(side) for side in Side}, subjects.patient_of_visit)
+
+
+def _half_width(spread: Spread, side: Side, k: Array, weights: Array) -> Array:
+    """Mean half-width at each multiplier ``(m,)`` with the weights ``(n, m)`` of a resample."""
+    found = np.full(len(k), np.inf)
+    for column in np.flatnonzero(np.isfinite(k)):
+        low, high = spread.interval(k[column])
+        found[column] = np.average((high - low)[:, side.index] / 2, weights=weights[:, column])
+    return found
 
 
 def _score_difference(comparison: SpreadComparison, plain: Judged, judged: Judged) -> Estimates:

@@ -147,8 +147,25 @@ def sharpness_at_cp(
         scale: largest SBR of the model's scale.
         cp: coverage, in (0, 1).
     """
-    nodes = OrderStatistics(normalised_error(truth, centre, spread))
-    half = np.asarray(spread, dtype=np.float64) / scale
+    own = np.asarray(spread, dtype=np.float64)
+
+    def half_width(k: Array, weights: Array) -> Array:
+        return np.asarray(k * (own @ weights / weights.sum(axis=0)))
+
+    return sharpness_of_any_at_cp(normalised_error(truth, centre, spread), half_width, scale, cp)
+
+
+def sharpness_of_any_at_cp(
+    k_of_cover: npt.ArrayLike, half_width: Callable[[Array, Array], Array], scale: float, cp: float
+) -> Weighted:
+    """The same for intervals whose width is not proportional to k.
+
+    Args:
+        k_of_cover: ``(n,)``, from which multiplier on a case is covered.
+        half_width: of multipliers ``(m,)`` and weights ``(n, m)``: the mean half-width ``(m,)``, SBR.
+        scale, cp: see :func:`sharpness_at_cp`.
+    """
+    nodes = OrderStatistics(np.asarray(k_of_cover, dtype=np.float64))
 
     def scores(weights: Array) -> dict[str, Array]:
         n = weights.sum(axis=0)
@@ -159,7 +176,7 @@ def sharpness_at_cp(
         with np.errstate(invalid="ignore"):
             k = np.where(position > below, low + (position - below) * (high - low), low)
             k = np.where(np.isnan(k), np.inf, k)
-            value = np.where(np.isfinite(k), 1.0 - k * (half @ weights / n), -np.inf)
+            value = np.where(np.isfinite(k), 1.0 - half_width(k, weights) / scale, -np.inf)
         return {"sharpness_at_cp": value}
 
     return scores
