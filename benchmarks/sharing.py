@@ -3,7 +3,8 @@
 One tower for both sides sees two patches of every patient, a tower of its own one. So the gain may come from the larger
 sample, the longer training or the coupling of the sides, and our warm-up may take it away. Each guess is one more
 training on the same patients with one thing changed; 2,000 fresh patients per draw test them all. ``OUT`` keeps every
-fit: the same command goes on where it was interrupted, and ``--only 2`` makes one draw alone, for several at a time.
+fit: the same command goes on where it was interrupted. ``--fits`` makes some of them only, and the report says of how
+many draws each line is.
 """
 
 from __future__ import annotations
@@ -51,8 +52,9 @@ FITS = {
     "sym-vgg-plain": Fit("sym-vgg", changes=NO_WARM_UP),
     "vgg-small-longer": Fit("vgg-small", changes={"epochs": 80, "patience": 80}),
 }
+SHARED = "a shared tower"
 QUESTIONS = [
-    ("a shared tower", "sym-vgg", "vgg-small"),
+    (SHARED, "sym-vgg", "vgg-small"),
     ("twice the patients instead", "vgg-small-doubled", "vgg-small"),
     ("a shared tower, against towers that had twice the patients", "sym-vgg", "vgg-small-doubled"),
     ("twice the epochs instead", "vgg-small-longer", "vgg-small"),
@@ -63,7 +65,7 @@ QUESTIONS = [
 ]
 
 
-def make_draw(out: Path, number: int, fresh: int, threads: int) -> None:
+def make_draw(out: Path, number: int, fits: list[str], fresh: int, threads: int) -> None:
     """Draw, train and predict what is not there yet."""
     seed = FIRST_SEED + 2 * (number - 1)
     for name, patients, of in (("cohort", PATIENTS, seed), ("fresh", fresh, seed + 1)):
@@ -71,10 +73,11 @@ def make_draw(out: Path, number: int, fresh: int, threads: int) -> None:
             nigradat.simulate(out / name, patients=patients, preset="paper", seed=of, workers=threads)
     cohort, tested = nigradat.load_cohort(out / "cohort"), nigradat.load_cohort(out / "fresh")
     whole = nigradat.make_split(cohort, seed)
-    half = replace(whole, train=whole.train[::2], scheme="half of the training patients")
-    for name, fit in FITS.items():
+    half = replace(whole, train=whole.train[::2], test=whole.test + whole.train[1::2], scheme="half of them train")
+    for name in fits:
         if (out / f"{name}.npy").exists():
             continue
+        fit = FITS[name]
         config = nigradat.make_config(
             changes={"widths": NARROW_WIDTHS, "model": fit.model, "seed": number, **fit.changes}
         )
@@ -115,39 +118,50 @@ def in_small_samples(truth: Array, first: Array, second: Array) -> tuple[float, 
 
 
 def report(draws: list[Path]) -> None:
-    truth = [np.asarray(nigradat.load_cohort(d / "fresh").sbr, dtype=np.float64) for d in draws]
-    predicted = {name: [np.load(d / f"{name}.npy") for d in draws] for name in FITS}
-    print(f"\n{sum(map(len, truth)):,} fresh patients of {len(draws)} draws, averages of both sides\n")
-    print("| training | MAE, SBR | R |\n|---|---|---|")
-    for name, answers in predicted.items():
-        errors = [_average(mae, t, p) for t, p in zip(truth, answers, strict=True)]
-        r = [_average(pearson_r, t, p) for t, p in zip(truth, answers, strict=True)]
-        print(f"| {name} | {np.mean(errors):.3f} | {np.mean(r):.3f} |")
-    print("\n| what is changed | MAE less (95 % over patients) | each draw |\n|---|---|---|")
+    truth = {d: np.asarray(nigradat.load_cohort(d / "fresh").sbr, dtype=np.float64) for d in draws}
+    predicted = {(n, d): np.load(d / f"{n}.npy") for n in FITS for d in draws if (d / f"{n}.npy").exists()}
+    print("\nAverages of both sides, fresh phantom patients\n")
+    print("| training | draws | MAE, SBR | R |\n|---|---|---|---|")
+    for name in FITS:
+        there = [d for d in draws if (name, d) in predicted]
+        if there:
+            errors, r = (
+                [float(_average(metric, truth[d], predicted[name, d])) for d in there] for metric in (mae, pearson_r)
+            )
+            print(f"| {name} | {len(there)} | {np.mean(errors):.3f} | {np.mean(r):.3f} |")
+    print("\n| what is changed | patients | MAE less (95 % over patients) | each draw |\n|---|---|---|---|")
     for question, first, second in QUESTIONS:
-        pairs = list(zip(truth, predicted[first], predicted[second], strict=True))
-        whole = less_error(*(np.concatenate(part) for part in zip(*pairs, strict=True)))
-        each = ", ".join(f"{less_error(*pair).value:.1%}" for pair in pairs)
-        print(f"| {question} | {whole.value:.1%} ({whole.low:.1%} to {whole.high:.1%}) | {each} |")
-    low, high = in_small_samples(*(np.concatenate(part) for part in zip(*pairs, strict=True)))
-    print(f"\nThe last line with {PAPERS_TEST_PATIENTS} tested patients: {low:.1%} to {high:.1%}")
+        pairs = [
+            (truth[d], predicted[first, d], predicted[second, d])
+            for d in draws
+            if (first, d) in predicted and (second, d) in predicted
+        ]
+        if pairs:
+            y, one, other = (np.concatenate(part) for part in zip(*pairs, strict=True))
+            whole = less_error(y, one, other)
+            each = ", ".join(f"{less_error(*pair).value:.1%}" for pair in pairs)
+            print(f"| {question} | {len(y):,} | {whole.value:.1%} ({whole.low:.1%} to {whole.high:.1%}) | {each} |")
+            if question == SHARED:
+                low, high = in_small_samples(y, one, other)
+                print(f"| the same of {PAPERS_TEST_PATIENTS} patients each | {len(y):,} | {low:.1%} to {high:.1%} | |")
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("out", type=Path, help="folder for cohorts and fits")
     parser.add_argument("--draws", type=int, default=3, help="phantom cohorts, each with its own fits")
-    parser.add_argument("--only", type=int, help="make this draw alone, and no report")
+    parser.add_argument("--fits", default=",".join(FITS), help="what is trained, comma-separated")
     parser.add_argument("--fresh", type=int, default=2000, help="test patients of a draw")
     parser.add_argument("--threads", type=int, default=1, help="CPU threads")
     asked = parser.parse_args()
-    draws = {n: asked.out / f"draw-{n}" for n in range(1, asked.draws + 1)}
-    for number, folder in draws.items():
-        if asked.only in (None, number):
-            folder.mkdir(parents=True, exist_ok=True)
-            make_draw(folder, number, asked.fresh, asked.threads)
-    if asked.only is None:
-        report(list(draws.values()))
+    fits = asked.fits.split(",")
+    if unknown := set(fits) - set(FITS):
+        parser.error(f"no fit is called {', '.join(sorted(unknown))}; there are {', '.join(FITS)}")
+    for number in range(1, asked.draws + 1):
+        folder = asked.out / f"draw-{number}"
+        folder.mkdir(parents=True, exist_ok=True)
+        make_draw(folder, number, fits, asked.fresh, asked.threads)
+    report(sorted(asked.out.glob("draw-*")))
 
 
 if __name__ == "__main__":
