@@ -129,6 +129,9 @@ def test_a_real_map_is_complete_and_its_table_says_so(loaded, patches):
     assert found.residual < 1e-5
     assert not found.own_masks
     assert not np.allclose(found.trained.mass, found.randomised.mass)
+    for seed in (0, 1):  # never the weights that a training began with, as these of seed 1
+        began = faithfulness(loaded, patches, layer="last", seed=seed, curves=False)
+        assert not np.allclose(began.trained.mass, began.randomised.mass)
     again = faithfulness(loaded, patches, layer="last", seed=3)
     assert np.array_equal(found.chance_curves.deletion, again.chance_curves.deletion)
     table = faithfulness_table(found, "digital phantom, not patients")

@@ -159,6 +159,8 @@ def test_what_the_suite_refuses(loaded, quality):
         run_suite(loaded, replace(quality, kind="patients"), seed=1)
     with pytest.raises(CohortError, match="trained the model"):
         run_suite(loaded, quality, seed=9301)
+    with pytest.raises(CohortError, match="trained the model"):  # presets share their random numbers
+        run_suite(loaded, quality, preset="uncoupled", seed=9301)
     with pytest.raises(ConfigError, match="no preset"):
         run_suite(loaded, quality, preset="gentle", seed=1)
 

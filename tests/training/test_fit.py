@@ -13,7 +13,8 @@ import numpy as np
 import pytest
 import torch
 
-from nigradat.errors import CohortError, ConfigError, NigradatError, OutputError, WeightsError
+from nigradat.errors import CalibrationError, CohortError, ConfigError, NigradatError, OutputError, WeightsError
+from nigradat.evaluation.evaluate import evaluate
 from nigradat.io.manifest import Participant
 from nigradat.io.pack import PackedCohort, load_cohort
 from nigradat.models.symmetric import build
@@ -164,6 +165,21 @@ def test_fine_tuning_starts_from_the_given_weights(small_cohort: PackedCohort, s
     assert all(torch.allclose(before[k], after[k], atol=1e-9) for k in before)
     moving = tiny(epochs=1, learning_rate=0.01, seed=8)
     assert not equal(state(train(small_cohort, tmp_path / "moved", moving, init=small_run)), before)
+
+
+def test_a_tuned_model_has_met_whom_the_first_one_met(
+    make_cohort, small_cohort: PackedCohort, small_run: Path, tmp_path: Path
+) -> None:  # type: ignore[no-untyped-def]
+    tuned = train(make_cohort(30, seed=91), tmp_path / "run", tiny(epochs=1), init=small_run)
+    met, first = (load_model(run).card["training"]["seen_fingerprints"] for run in (tuned, small_run))
+    assert set(first) < set(met)
+    with pytest.raises(CalibrationError, match="used in training"):
+        evaluate(tuned, small_cohort)
+    other = make_split(small_cohort, 8)
+    again = train(small_cohort, tmp_path / "again", tiny(epochs=1), split=other, init=small_run)
+    assert {*other.test, *other.calibration} & {*Split.load(small_run / "split.json").train}
+    with pytest.raises(CalibrationError, match="used in training"):
+        evaluate(again, small_cohort)
 
 
 def test_fine_tuning_refuses_another_network(small_cohort: PackedCohort, small_run: Path, tmp_path: Path) -> None:

@@ -27,6 +27,7 @@ from nigradat.uncertainty.calibration import (
 )
 from nigradat.uncertainty.mc_dropout import mc_samples
 from nigradat.uncertainty.symmetric_mc import fit_fusion, symmetric_spread
+from small_runs import write_run
 
 MakeCohort = Callable[..., PackedCohort]
 DRAWS = 10
@@ -72,9 +73,12 @@ def test_another_cohort_calibrates_whole(fresh: PackedCohort, run: Path) -> None
     assert calibration.multiplier(0.5) == pytest.approx(np.sort(scores, axis=0)[12], rel=1e-4)  # ceil(12.5) = 13th
 
 
-def test_the_file_comes_back(fresh: PackedCohort, run: Path) -> None:
+def test_the_file_comes_back(fresh: PackedCohort, run: Path, tmp_path: Path) -> None:
     with pytest.raises(CalibrationError, match="stopping"):  # of the run's own cohort, which fit it
         calibrate(run, fresh, mode="s7", samples=DRAWS)
+    one_side, _ = write_run(tmp_path / "left", fresh, method="vgg-left")
+    with pytest.raises(ConfigError, match="answers for one side"):
+        calibrate(one_side, fresh, mode="s7", samples=DRAWS, level=0.5)
     assert not (run / CALIBRATION_NAME).exists()
     for mode in ("mc", "s5"):
         made = calibrate(run, fresh, mode=mode, samples=DRAWS, seed=3)  # type: ignore[arg-type]

@@ -146,6 +146,8 @@ def test_the_guarantee_is_that_of_theorem_4():
     assert made.guaranteed(0.95) == pytest.approx(1 - 0.1 - excess)
     assert "81.8 % for certain" in made.promise(0.95)
     assert "100 patients" in made.promise(0.95)
+    with pytest.raises(CalibrationError, match=r"0\.5 or more"):  # the ends may change places
+        made.check(0.4)
 
 
 def test_faults_are_refused(cohort: PackedCohort, folds: list[Path], run: Path, tmp_path: Path):

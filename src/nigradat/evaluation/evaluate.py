@@ -222,7 +222,7 @@ def _select(loaded: LoadedModel, data: PackedCohort, split: Split | None, subset
         raise CohortError(
             f"{missing} of {len(rows)} visits of {data.folder} have no SBR label", "both SBR values for every visit"
         )
-    if split is None:
+    if subset == TEST:  # of the own cohort too: a model that it was tuned from may have met them
         check_unseen(loaded, data, rows, "testing")
     seen = f"{_SEEN[subset]}: this is no test" if subset in _SEEN else ""
     part = WHOLE if split is None else subset

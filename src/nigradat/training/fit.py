@@ -26,7 +26,7 @@ import torch
 from nigradat import __version__
 from nigradat.errors import CohortError, ConfigError, MissingExtraError, NigradatError, OutputError
 from nigradat.io.files import sha256_of, write_json, write_text
-from nigradat.io.pack import PackedCohort, load_cohort, verify
+from nigradat.io.pack import PHANTOM, PackedCohort, load_cohort, verify
 from nigradat.models.registry import get_method
 from nigradat.models.symmetric import PairRegressor, build
 from nigradat.models.weights import CARD_NAME, WEIGHTS_NAME, load_model, save_model
@@ -401,6 +401,9 @@ def _card(
 ) -> dict[str, Any]:
     method = get_method(config.model)
     used = np.concatenate([split.rows(data, "train"), split.rows(data, "stop")])
+    # a model that was tuned has met whom the model before it met; phantoms' names say nothing
+    earlier = {} if init is None else load_model(init).card.get("training", {})
+    names = set() if earlier.get("kind") == PHANTOM else set(earlier.get("seen_names", ()))
     return {
         "name": config.model,
         "title": method.title,
@@ -411,8 +414,8 @@ def _card(
             "cohort_sha256": data.sha256,
             "patients": {part: len(getattr(split, part)) for part in ("train", "stop", "calibration", "test")},
             "split_sha256": split.sha256,
-            "seen_names": sorted(map(name_hash, {*split.train, *split.stop})),
-            "seen_fingerprints": sorted(fingerprints(data, used)),
+            "seen_names": sorted(names | set(map(name_hash, {*split.train, *split.stop}))),
+            "seen_fingerprints": sorted({*earlier.get("seen_fingerprints", ()), *fingerprints(data, used)}),
             "started_from": None if init is None else str(Path(init).name),
             "epochs": len(history),
             "best_epoch": best,

@@ -295,8 +295,14 @@ def check_unseen(loaded: LoadedModel, data: PackedCohort, rows: npt.NDArray[np.i
 
 
 def _fit_fusion(loaded: LoadedModel, data: PackedCohort, samples: int, seed: int) -> Fusion:
+    if len(loaded.model.sides) < 2:
+        raise ConfigError("mode 's7' of a model that answers for one side", "a model of both sides", "Take mode 'mc'")
     if loaded.card.get("training", {}).get("cohort_sha256") != data.sha256:
-        raise CalibrationError("mode 's7' with another cohort", "the cohort of the run, whose stopping patients fit it")
+        raise CalibrationError(
+            "mode 's7' with another cohort",
+            "the cohort of the run, whose stopping patients fit it",
+            "Calibrate on that cohort, or take another mode",
+        )
     rows = Split.load(loaded.folder / SPLIT_NAME).rows(data, "stop")
     return fit_fusion(_draw(loaded, data, rows, samples, seed).samples, data.sbr[rows])
 

@@ -84,8 +84,11 @@ class CrossCalibration:
         """Refuse a level that these patients cannot carry.
 
         Raises:
-            CalibrationError: with the number of patients needed.
+            CalibrationError: with the number of patients needed; a level below 0.5, where the ends of the interval
+                may change places.
         """
+        if level < 0.5:
+            raise CalibrationError(f"level {level:g} for CV+", "0.5 or more", "Take another rule for so low a level")
         conformal_quantile(np.zeros(self.patients), level)
 
     def guaranteed(self, level: float) -> float:
@@ -100,7 +103,8 @@ class CrossCalibration:
         return (
             f"on each side, about {100 * level:g} % of new patients like the {self.patients} patients are covered, and "
             f"at least {100 * sure:.1f} % for certain, on average over such cohorts (CV+ with {len(self.models)} "
-            "models); not a promise for subgroups, for both sides at once or for other scanners"
+            "models, folds of about equal size); not a promise for subgroups, for both sides at once or for other "
+            "scanners"
         )
 
 
