@@ -47,6 +47,14 @@ def test_predict_withholds_and_prints_the_yield(call, fitted, small_cohort):
     assert all(p["right"] is None and p["left"] is None for p in withheld)
 
 
+def test_a_promise_is_not_about_the_answered_alone(call, fitted, small_cohort):
+    call("calibrate", fitted, small_cohort.folder, "--level", "0.5").done()
+    asked = ("predict", small_cohort.folder, "--model", fitted, "--level", "0.5", "--json")
+    plain, chosen = (call(*asked, *more).done().json["interval"]["promise"] for more in ((), ("--abstain", "flagged")))
+    assert chosen.startswith(plain)
+    assert "withheld included" in chosen.removeprefix(plain)
+
+
 def test_what_is_refused(call, fitted, small_run, small_cohort, tmp_path):
     cohort = small_cohort.folder
     call("check", cohort, "--model", small_run).refused("quality.json", "nigradat fit-quality")

@@ -70,6 +70,8 @@ def run(
     )
     data = predictions_to_json(loaded, found, level, width_rule)
     data["yield"]["policy"] = policy
+    if policy != NONE and data["interval"] is not None:
+        data["interval"]["promise"] += "; counted over all patients, those whose answer is withheld included"
     if as_json:
         print_json(data)
         return
